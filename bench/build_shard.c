@@ -136,7 +136,8 @@ static sf_sorter *sort_rows(uint64_t rows, uint64_t memory, const char *folder, 
         watch_start(w);
         for (size_t k = 0; k < BLOCK_ROWS; k++)
             ok(sf__sorter_add(s, 0, sf_bytes_of(block + k * ROW_BYTES, KEY_BYTES),
-                              sf_bytes_of(block + k * ROW_BYTES + KEY_BYTES, VALUE_BYTES), &e), &e);
+                              sf_bytes_of(block + k * ROW_BYTES + KEY_BYTES, VALUE_BYTES), &e),
+               &e);
         watch_stop(w);
     }
     watch_start(w);

@@ -35,8 +35,8 @@ static const struct rule {
      "\"region 5:5\", "
      "\"region 6:6\", \"region 7:7\"]}",
      8, true},
-    {"direct, key % 8",
-     "{\"cel_expr\": \"key % 8\", \"cel_columns\": {\"key\": \"int\"}, \"routing_values\": null}", 8, false},
+    {"direct, key % 8", "{\"cel_expr\": \"key % 8\", \"cel_columns\": {\"key\": \"int\"}, \"routing_values\": null}", 8,
+     false},
     {"direct, shard_hash(key) % 8u",
      "{\"cel_expr\": \"shard_hash(key) % 8u\", \"cel_columns\": {\"key\": \"int\"}, \"routing_values\": null}", 8, false},
     {"direct, a chain of four conditions",
@@ -77,8 +77,7 @@ static void make_keys(void)
     for (unsigned i = 0; i < DIFFERENT; i++) {
         unsigned n = i * 2654435761u >> 29;
 
-        values[i][0] =
-            (sf_routing_value){.column = "region", .type = SF_ROUTING_STR, .b = {(uint8_t *)regions[n], 8}};
+        values[i][0] = (sf_routing_value){.column = "region", .type = SF_ROUTING_STR, .b = {(uint8_t *)regions[n], 8}};
         values[i][1] = (sf_routing_value){.column = "tier", .type = SF_ROUTING_INT, .i = n};
         contexts[i] = (sf_routing_context){values[i], 2};
         keys[i] = sf_key_int(i);
@@ -120,8 +119,7 @@ int main(int argc, char **argv)
             must(sf__router_init_hash(&router, 8, &err), &err);
         } else {
             router = (sf_router){.strategy = SF_SHARDING_CEL, .num_dbs = rule->num_dbs};
-            must(sf__cel_rule_new(&router.rule, sf_bytes_str(rule->sharding), rule->num_dbs,
-                                  &sf__allocator_default, &err),
+            must(sf__cel_rule_new(&router.rule, sf_bytes_str(rule->sharding), rule->num_dbs, &sf__allocator_default, &err),
                  &err);
         }
         for (unsigned k = 0; k < DIFFERENT; k++)

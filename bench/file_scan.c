@@ -62,8 +62,9 @@ static int file_open(const char *path, const struct stat *st, int type, struct F
     must(f->fd >= 0 && object.p != MAP_FAILED, path);
     ok(sf__sst_open(&info, &footer, &empty, object, &err), &err);
     must(!empty && info.codec == SF_CODEC_NONE && footer.version == 2, "blocks of version 2 without a codec");
-    ok(sf__stored_block_view(NULL, sf_bytes_of(object.p + info.index_off, info.index_len), info.codec, SIZE_MAX, &sf__allocator_default,
-                             &plain, &buf, &err), &err);
+    ok(sf__stored_block_view(NULL, sf_bytes_of(object.p + info.index_off, info.index_len), info.codec, SIZE_MAX,
+                             &sf__allocator_default, &plain, &buf, &err),
+       &err);
     ok(sf__index_decode(&f->index, plain, sf__sst_blocks_end(&info), &sf__allocator_default, &err), &err);
     sf__buf_release(buf);
     munmap((void *)object.p, object.n);

@@ -202,7 +202,8 @@ static void open_rocksdb(struct world *w)
         rocksdb_writeoptions_destroy(wo);
         free(value);
     }
-    w->rocks = rocksdb_open_for_read_only_column_families(o, path, 1, families, family_options, &w->rocks_family, 0, &error);
+    w->rocks =
+        rocksdb_open_for_read_only_column_families(o, path, 1, families, family_options, &w->rocks_family, 0, &error);
     rocks_ok(error);
     w->rocks_options = rocksdb_readoptions_create();
 }
@@ -323,7 +324,8 @@ static uint64_t multi_get_rocksdb(struct world *w, const sf_key *keys, size_t co
             places[i] = (char *)bytes[i];
             sizes[i] = 8;
         }
-        rocksdb_batched_multi_get_cf(w->rocks, w->rocks_options, w->rocks_family, batch, places, sizes, values, errors, false);
+        rocksdb_batched_multi_get_cf(w->rocks, w->rocks_options, w->rocks_family, batch, places, sizes, values, errors,
+                                     false);
         for (size_t i = 0; i < batch; i++) {
             size_t n;
 

@@ -83,8 +83,15 @@ static char *opening_of(uint32_t shard)
 {
     uint8_t keys[16];
     sf_built_sst sst = {{UINT64_C(0x016f5e66e8000000) | shard, UINT64_MAX / 7 * (shard + 1)},
-                        {.has_first_key = true, .has_last_key = true, .filter_off = 90000, .filter_len = 1254, .index_off = 91254,
-                         .index_len = 900, .stats_off = 92154, .stats_len = 600, .sst_type = SF_SST_COMPACTED}};
+                        {.has_first_key = true,
+                         .has_last_key = true,
+                         .filter_off = 90000,
+                         .filter_len = 1254,
+                         .index_off = 91254,
+                         .index_len = 900,
+                         .stats_off = 92154,
+                         .stats_len = 600,
+                         .sst_type = SF_SST_COMPACTED}};
     sf_built_database db = {.ssts = &sst, .sst_count = 1};
     sf_buf *record = NULL;
     char *text = NULL;
@@ -116,9 +123,16 @@ static void put_file(const char *path, sf_bytes bytes)
 static void write_manifest(const char *folder, uint32_t shards)
 {
     const sf_allocator *a = &sf__allocator_default;
-    sf_snapshot_manifest m = {.run_id = RUN, .key_col = "_key", .sharding_json = sf__sharding_hash_json,
-                              .db_path_template = "db={db_id:05d}", .shard_prefix = "shards", .created_at_us = 1767323045678901,
-                              .num_dbs = shards, .format_version = 4, .key_encoding = SF_KEY_U64BE, .shard_count = shards};
+    sf_snapshot_manifest m = {.run_id = RUN,
+                              .key_col = "_key",
+                              .sharding_json = sf__sharding_hash_json,
+                              .db_path_template = "db={db_id:05d}",
+                              .shard_prefix = "shards",
+                              .created_at_us = 1767323045678901,
+                              .num_dbs = shards,
+                              .format_version = 4,
+                              .key_encoding = SF_KEY_U64BE,
+                              .shard_count = shards};
     sf_manifest_shard *rows = sf__calloc(a, shards, sizeof(*rows));
     char *prefix = sf__asprintf(a, "file://%s", folder), *path, *pointer;
     sf_error e = SF_ERROR_INIT;
@@ -139,26 +153,35 @@ static void write_manifest(const char *folder, uint32_t shards)
         sf__strbuf_printf(&custom, "%s\"%u\": \"%032u\"", i > 0 ? ", " : "", i, i);
         sf__strbuf_init(&info, a);
         sf__writer_info_write(&info, &written);
-        rows[i] = (sf_manifest_shard){.db_id = i, .row_count = 1000, .db_bytes = 100000,
-                                      .db_url = sf__asprintf(a, "%s/shards/run_id%%3D" RUN "/db%%3D%05u/attempt%%3D00", prefix, i),
-                                      .min_key_json = "12345", .max_key_json = "99999999", .writer_info_json = sf__strbuf_detach(&info),
-                                      .checkpoint_id = "0123456789abcdef0123456789abcdef"};
+        rows[i] = (sf_manifest_shard){
+            .db_id = i,
+            .row_count = 1000,
+            .db_bytes = 100000,
+            .db_url = sf__asprintf(a, "%s/shards/run_id%%3D" RUN "/db%%3D%05u/attempt%%3D00", prefix, i),
+            .min_key_json = "12345",
+            .max_key_json = "99999999",
+            .writer_info_json = sf__strbuf_detach(&info),
+            .checkpoint_id = "0123456789abcdef0123456789abcdef"};
         sf__free(a, opening);
     }
     sf__strbuf_puts(&custom, "}}, \"kv_backend\": \"slatedb\"}");
     m.custom_json = custom.s;
     begin = process_cpu();
     check(sf__snapshot_manifest_write(&file, &m, a, &e), &e, "manifest");
-    printf("{\"shards\": %u, \"manifest_bytes\": %zu, \"write_processor_s\": %.3f}\n", shards, file->n, process_cpu() - begin);
+    printf("{\"shards\": %u, \"manifest_bytes\": %zu, \"write_processor_s\": %.3f}\n", shards, file->n,
+           process_cpu() - begin);
     mkdir(folder, 0777);
     path = sf__asprintf(a, "%s/manifests", folder);
     mkdir(path, 0777);
     path = sf__asprintf(a, "%s/" MANIFEST, folder);
     mkdir(path, 0777);
     put_file(sf__asprintf(a, "%s/manifest", path), sf__buf_bytes(file));
-    pointer = sf__asprintf(a, "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":\"%s/manifests/"
-                           "2026-01-02T03:04:05.678901Z_run_id%%3D" RUN "/manifest\",\"run_id\":\"" RUN "\",\"updated_at\":\"2026-01-02T03:04:05Z\"}",
-                           prefix);
+    pointer = sf__asprintf(
+        a,
+        "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":\"%s/manifests/"
+        "2026-01-02T03:04:05.678901Z_run_id%%3D" RUN "/manifest\",\"run_id\":\"" RUN
+        "\",\"updated_at\":\"2026-01-02T03:04:05Z\"}",
+        prefix);
     put_file(sf__asprintf(a, "%s/_CURRENT", folder), sf_bytes_str(pointer));
 }
 
@@ -199,8 +222,9 @@ static void open_reader(sf_runtime *rt, const char *prefix, bool lazy)
     metadata = lazy ? 0 : metadata_bytes(s);
     printf("{\"shards\": %u, \"lazy\": %s, \"wall_s\": %.3f, \"processor_s\": %.3f, \"bytes_per_shard\": %.0f, "
            "\"index_and_filter_per_shard\": %.0f, \"others_per_shard\": %.0f, \"most_bytes_per_shard\": %.0f}\n",
-           s->num_dbs, lazy ? "true" : "false", wall, processor, (double)bytes / s->num_dbs, (double)metadata / s->num_dbs,
-           ((double)bytes - (double)metadata) / s->num_dbs, (double)(atomic_load(&meter.most) - before) / s->num_dbs);
+           s->num_dbs, lazy ? "true" : "false", wall, processor, (double)bytes / s->num_dbs,
+           (double)metadata / s->num_dbs, ((double)bytes - (double)metadata) / s->num_dbs,
+           (double)(atomic_load(&meter.most) - before) / s->num_dbs);
     sf_snapshot_give_back(s);
     sf_reader_free(r);
 }
@@ -227,8 +251,10 @@ static void publish(sf_runtime *rt, const char *prefix, uint32_t shards, uint64_
     check(sf_writer_finish(w, &e), &e, "publish");
     sf_writer_free(w);
     if (tell)
-        printf("{\"shards\": %u, \"rows\": %" PRIu64 ", \"publish_wall_s\": %.2f, \"processor_s\": %.2f, \"processor_us_per_shard\": %.0f}\n",
-               shards, rows * shards, seconds() - wall, process_cpu() - processor, (process_cpu() - processor) / shards * 1e6);
+        printf("{\"shards\": %u, \"rows\": %" PRIu64
+               ", \"publish_wall_s\": %.2f, \"processor_s\": %.2f, \"processor_us_per_shard\": %.0f}\n",
+               shards, rows * shards, seconds() - wall, process_cpu() - processor,
+               (process_cpu() - processor) / shards * 1e6);
 }
 
 int main(int argc, char **argv)
@@ -249,7 +275,9 @@ int main(int argc, char **argv)
     } else if (strcmp(what, "publish") == 0 && argc == 5) {
         publish(rt, prefix, (uint32_t)strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10), true);
     } else {
-        fprintf(stderr, "usage: many_shards manifest FOLDER SHARDS | lazy FOLDER | open SHARDS ROWS | publish FOLDER SHARDS ROWS\n");
+        fprintf(
+            stderr,
+            "usage: many_shards manifest FOLDER SHARDS | lazy FOLDER | open SHARDS ROWS | publish FOLDER SHARDS ROWS\n");
         return 2;
     }
     sf_runtime_release(rt);

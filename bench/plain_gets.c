@@ -45,7 +45,8 @@ static void check(const struct get *g, CURLcode rc)
     unsigned long long first, last;
 
     must(rc == CURLE_OK, curl_easy_strerror(rc));
-    must(sscanf(g->range, "%llu-%llu", &first, &last) == 2 && g->bytes <= last - first + 1 && g->bytes > 0, "a range's length");
+    must(sscanf(g->range, "%llu-%llu", &first, &last) == 2 && g->bytes <= last - first + 1 && g->bytes > 0,
+         "a range's length");
 }
 
 static void fetch_each(size_t count)
@@ -113,7 +114,8 @@ int main(int argc, char **argv)
     access_secret = secret;
     provider = aws;
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    headers = curl_slist_append(NULL, "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    headers =
+        curl_slist_append(NULL, "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     while (fgets(line, sizeof(line), stdin)) {
         must(count < MAX_GETS && sscanf(line, "%4095s %63s", path, range) == 2, "reading the list");
         snprintf(url, sizeof(url), "%s%s", argv[2], path);

@@ -84,13 +84,16 @@ static int get_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
     p->key_buffers[1] = p->keys;
     p->value_buffers[1] = p->offsets;
     p->value_buffers[2] = p->values;
-    p->key_array = (struct ArrowArray){.length = n, .n_buffers = 2, .buffers = p->key_buffers,
-                                       .release = release_array};
-    p->value_array = (struct ArrowArray){.length = n, .n_buffers = 3, .buffers = p->value_buffers,
-                                         .release = release_array};
+    p->key_array = (struct ArrowArray){.length = n, .n_buffers = 2, .buffers = p->key_buffers, .release = release_array};
+    p->value_array =
+        (struct ArrowArray){.length = n, .n_buffers = 3, .buffers = p->value_buffers, .release = release_array};
     p->arrays[0] = &p->key_array;
     p->arrays[1] = &p->value_array;
-    *out = (struct ArrowArray){.length = n, .n_buffers = 1, .n_children = 2, .children = p->arrays, .buffers = p->key_buffers,
+    *out = (struct ArrowArray){.length = n,
+                               .n_buffers = 1,
+                               .n_children = 2,
+                               .children = p->arrays,
+                               .buffers = p->key_buffers,
                                .release = release_array};
     return 0;
 }

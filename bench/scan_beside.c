@@ -226,9 +226,8 @@ static void measure(const char *folder, bool warm, double seconds)
     for (unsigned i = 0; i < BESIDES; i++) {
         qsort(samples[i].ns, samples[i].count, sizeof(uint32_t), by_value);
         printf("%s get beside %-20s: p50 %8.1f us, p90 %8.1f, p99 %8.1f us, p99.9 %8.1f us (%zu gets)\n",
-               warm ? "warm" : "cold", beside_names[i], percentile(&samples[i], 0.5),
-               percentile(&samples[i], 0.9), percentile(&samples[i], 0.99), percentile(&samples[i], 0.999),
-               samples[i].count);
+               warm ? "warm" : "cold", beside_names[i], percentile(&samples[i], 0.5), percentile(&samples[i], 0.9),
+               percentile(&samples[i], 0.99), percentile(&samples[i], 0.999), samples[i].count);
         free(samples[i].ns);
     }
     printf("the scan: %.2f million rows/s\n", d.scanned_ns ? (double)d.rows / (double)d.scanned_ns * 1e3 : 0);

@@ -33,11 +33,9 @@ int args_usage_error(const struct command_spec *command, const char *fmt, ...)
     text_escaped(&safe, text_str(&said), said.n);
     if (command)
         fprintf(stderr, "Usage: shardy %s [OPTIONS]%s%s\nTry 'shardy %s --help' for help.\n\nError: %s\n",
-                command->name, *command->arguments ? " " : "", command->arguments, command->name,
-                text_str(&safe));
+                command->name, *command->arguments ? " " : "", command->arguments, command->name, text_str(&safe));
     else
-        fprintf(stderr,
-                "Usage: shardy [OPTIONS] COMMAND [ARGS]...\nTry 'shardy --help' for help.\n\nError: %s\n",
+        fprintf(stderr, "Usage: shardy [OPTIONS] COMMAND [ARGS]...\nTry 'shardy --help' for help.\n\nError: %s\n",
                 text_str(&safe));
     text_free(&said);
     text_free(&safe);
@@ -96,8 +94,7 @@ bool parse_choice(const char *choices, const char *text, uint64_t *index)
     }
 }
 
-static int parse_duration(const struct command_spec *c, const struct option_spec *o, const char *text,
-                          uint64_t *seconds)
+static int parse_duration(const struct command_spec *c, const struct option_spec *o, const char *text, uint64_t *seconds)
 {
     size_t n = strlen(text);
     char unit = n > 0 ? text[n - 1] : '\0';
@@ -107,15 +104,13 @@ static int parse_duration(const struct command_spec *c, const struct option_spec
     if (n > 0 && n < sizeof(digits))
         memcpy(digits, text, n - 1);
     if (unit >= '0' && unit <= '9')
-        return args_usage_error(
-            c, "Invalid value for '--%s': '%s' has no unit (use 'd' or 'h', such as 7d or 24h).", o->name,
-            text);
+        return args_usage_error(c, "Invalid value for '--%s': '%s' has no unit (use 'd' or 'h', such as 7d or 24h).",
+                                o->name, text);
     if (n > 0 && unit != 'd' && unit != 'h')
         return args_usage_error(c, "Unknown duration unit '%c' in '%s' (use 'd' or 'h')", unit, text);
     if (!parse_uint(digits, 0, 1000000, &v))
-        return args_usage_error(
-            c, "Invalid value for '--%s': '%s' is not a number of days or hours, such as 7d or 24h.", o->name,
-            text);
+        return args_usage_error(c, "Invalid value for '--%s': '%s' is not a number of days or hours, such as 7d or 24h.",
+                                o->name, text);
     *seconds = v * (unit == 'd' ? 86400 : 3600);
     return 0;
 }
@@ -134,8 +129,7 @@ static int parse_value(struct args *a, const struct option_spec *o, const char *
     case VALUE_PAIR:
         equals = strchr(text, '=');
         if (!equals || equals == text)
-            return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not %s.", o->name, text,
-                                    o->metavar);
+            return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not %s.", o->name, text, o->metavar);
         return 0;
     case VALUE_UINT:
         if (parse_uint(text, o->least, o->most, &g->number))
@@ -144,14 +138,12 @@ static int parse_value(struct args *a, const struct option_spec *o, const char *
             return args_usage_error(a->command, "--offset must be >= 0");
         if (id_of(o) == OPT_KEEP_LAST && strcmp(text, "0") == 0)
             return args_usage_error(a->command, "--keep-last must be >= 1");
-        return args_usage_error(a->command,
-                                "Invalid value for '--%s': '%s' is not a whole number from %llu to %llu.",
+        return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a whole number from %llu to %llu.",
                                 o->name, text, (unsigned long long)o->least, (unsigned long long)o->most);
     case VALUE_SECONDS:
         if (parse_seconds(text, &g->real))
             return 0;
-        return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a number of seconds.",
-                                o->name, text);
+        return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a number of seconds.", o->name, text);
     case VALUE_DURATION:
         return parse_duration(a->command, o, text, &g->number);
     case VALUE_CHOICE:

@@ -9,8 +9,8 @@
 #include "shardyfusion/writer.h"
 
 struct cli {
-    const struct args *line;  /* of the invocation: its options hold for all commands of a script or a session */
-    struct args args; /* of the command that runs */
+    const struct args *line; /* of the invocation: its options hold for all commands of a script or a session */
+    struct args args;        /* of the command that runs */
     struct settings settings;
     struct out out;              /* results */
     struct out err;              /* failures of commands; a script's go to its output */
@@ -22,9 +22,9 @@ struct cli {
     sf_reader *reader;           /* NULL until session_open(); opens shards as they are read */
     sf_snapshot *snap;           /* pinned */
     sf_snapshot_info info;       /* of `snap` */
-    char *rejected_ref; /* what the pointer names and could not be read: an older manifest is served; else
-                           NULL */
-    char *pinned_ref;   /* --ref, --offset, `use`; NULL: what the pointer names */
+    char *rejected_ref;          /* what the pointer names and could not be read: an older manifest is served; else
+                                    NULL */
+    char *pinned_ref;            /* --ref, --offset, `use`; NULL: what the pointer names */
 };
 
 /* The commands; each returns the exit status. */

@@ -42,8 +42,7 @@ static int print_verdicts(struct cli *c, const sf_verification *verification, bo
                                             {"rows", "ROWS", true},       {"manifest_rows", "IN_MANIFEST", true},
                                             {"damages", "DAMAGES", true}, {"object", "OBJECT"},
                                             {"offset", "OFFSET", true},   {"error", "ERROR"}};
-    struct list l = {
-        .out = &c->out, .op = "verify", .member = "shards", .columns = columns, .n = 10, .line = verify_line};
+    struct list l = {.out = &c->out, .op = "verify", .member = "shards", .columns = columns, .n = 10, .line = verify_line};
     size_t count, bad = 0;
     const sf_shard_verdict *verdicts = sf_verification_verdicts(verification, &count);
 
@@ -53,19 +52,19 @@ static int print_verdicts(struct cli *c, const sf_verification *verification, bo
         const sf_damage *first = v->first;
 
         bad += first != NULL;
-        list_row(&l, (struct cell[]){
-                         {.kind = CELL_UINT, .number = v->db_id},
-                         {.kind = CELL_TEXT, .text = first ? "bad" : "good"},
-                         {.kind = CELL_UINT, .number = v->result.objects},
-                         {.kind = CELL_SIZE, .number = v->result.bytes},
-                         {.kind = deep ? CELL_UINT : CELL_ABSENT, .number = v->result.rows},
-                         {.kind = v->manifest_rows > 0 ? CELL_UINT : CELL_ABSENT, .number = v->manifest_rows},
-                         {.kind = first ? CELL_UINT : CELL_ABSENT, .number = v->result.damages},
-                         {.kind = first && first->error.object[0] ? CELL_TEXT : CELL_ABSENT,
-                          .text = first ? first->error.object : NULL},
-                         {.kind = first && first->offset != SF_NO_OFFSET ? CELL_UINT : CELL_ABSENT,
-                          .number = first ? first->offset : 0},
-                         {.kind = first ? CELL_TEXT : CELL_ABSENT, .text = first ? first->error.message : NULL}});
+        list_row(
+            &l, (struct cell[]){{.kind = CELL_UINT, .number = v->db_id},
+                                {.kind = CELL_TEXT, .text = first ? "bad" : "good"},
+                                {.kind = CELL_UINT, .number = v->result.objects},
+                                {.kind = CELL_SIZE, .number = v->result.bytes},
+                                {.kind = deep ? CELL_UINT : CELL_ABSENT, .number = v->result.rows},
+                                {.kind = v->manifest_rows > 0 ? CELL_UINT : CELL_ABSENT, .number = v->manifest_rows},
+                                {.kind = first ? CELL_UINT : CELL_ABSENT, .number = v->result.damages},
+                                {.kind = first && first->error.object[0] ? CELL_TEXT : CELL_ABSENT,
+                                 .text = first ? first->error.object : NULL},
+                                {.kind = first && first->offset != SF_NO_OFFSET ? CELL_UINT : CELL_ABSENT,
+                                 .number = first ? first->offset : 0},
+                                {.kind = first ? CELL_TEXT : CELL_ABSENT, .text = first ? first->error.message : NULL}});
     }
     list_end(&l);
     return bad == 0 ? 0 : cli_fail(c, "verify", NULL, "%zu of %zu shards are bad", bad, count);

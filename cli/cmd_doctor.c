@@ -50,7 +50,7 @@ static const char *const checks[CHECK_COUNT] = {
 
 struct doctor {
     struct cli *c;
-    const char *place;           /* the pointer's URL, or the prefix that shards lie below */
+    const char *place; /* the pointer's URL, or the prefix that shards lie below */
     struct list list;
     sf_bucket *bucket;           /* repeats nothing */
     char root[1024], path[4096]; /* of the prefix */
@@ -108,7 +108,8 @@ static bool applies(const struct doctor *d, enum check check)
 {
     bool has_object = !d->c->settings.dsn || d->writes; /* to read parts of */
 
-    return (check < CHECK_CREDENTIALS || check > CHECK_CLOCK || d->on_s3) && (check != CHECK_DATABASE || d->c->settings.dsn) &&
+    return (check < CHECK_CREDENTIALS || check > CHECK_CLOCK || d->on_s3) &&
+           (check != CHECK_DATABASE || d->c->settings.dsn) &&
            ((check != CHECK_RANGES && check != CHECK_LATENCY) || has_object) && (check < CHECK_WRITE || d->writes);
 }
 
@@ -143,8 +144,7 @@ static void tell_cells(struct doctor *d, enum check check, enum diagnosis diagno
     d->next = check + 1;
 }
 
-static void tell(struct doctor *d, enum check check, enum diagnosis diagnosis, const char *fmt, ...)
-    SF_PRINTF(4, 5);
+static void tell(struct doctor *d, enum check check, enum diagnosis diagnosis, const char *fmt, ...) SF_PRINTF(4, 5);
 static void tell(struct doctor *d, enum check check, enum diagnosis diagnosis, const char *fmt, ...)
 {
     char detail[2048];
@@ -164,8 +164,7 @@ static void check_settings(struct doctor *d)
     const struct settings *s = &d->c->settings;
 
     tell(d, CHECK_SETTINGS, DIAGNOSIS_OK, "%s%s%s%s%s", d->place, s->config_path ? ", by " : "",
-         s->config_path ? s->config_path : "", s->env_file ? ", shards by " : "",
-         s->env_file ? s->env_file : "");
+         s->config_path ? s->config_path : "", s->env_file ? ", shards by " : "", s->env_file ? s->env_file : "");
 }
 
 static void say_credentials(const struct doctor *d, const sf_bucket_info *info, char *out, size_t n)
@@ -173,8 +172,8 @@ static void say_credentials(const struct doctor *d, const sf_bucket_info *info, 
     const struct settings *s = &d->c->settings;
 
     if (s->s3.access_key_id)
-        snprintf(out, n, "keys%s of [%s] in %s", s->s3.session_token ? " with a session token" : "",
-                 s->profile, s->credentials_path);
+        snprintf(out, n, "keys%s of [%s] in %s", s->s3.session_token ? " with a session token" : "", s->profile,
+                 s->credentials_path);
     else if (info->credentials)
         snprintf(out, n, "%s", info->credentials);
     else
@@ -195,8 +194,7 @@ static void check_tls(struct doctor *d, const sf_bucket_info *info)
 
 static void check_clock(struct doctor *d, const sf_bucket_info *info)
 {
-    int64_t ahead = (info->clock_ahead_us + (info->clock_ahead_us < 0 ? -500000 : 500000)) / 1000000,
-            off = llabs(ahead);
+    int64_t ahead = (info->clock_ahead_us + (info->clock_ahead_us < 0 ? -500000 : 500000)) / 1000000, off = llabs(ahead);
     struct cell numbers[3] = {
         {.kind = CELL_SECONDS, .seconds = (double)ahead}, {.kind = CELL_ABSENT}, {.kind = CELL_ABSENT}};
     struct text detail = {0};
@@ -239,10 +237,9 @@ static bool check_way(struct doctor *d, const sf_error *e)
         tell(d, CHECK_CREDENTIALS, DIAGNOSIS_FAILED, "%s: %s", said, e->message);
     else
         tell(d, CHECK_CREDENTIALS,
-             info.credentials || d->c->settings.s3.access_key_id ? DIAGNOSIS_OK : DIAGNOSIS_WARNING, "%s",
-             said);
-    tell(d, CHECK_ENDPOINT, answered ? DIAGNOSIS_OK : DIAGNOSIS_FAILED, "%s, region %s, %s%s%s%s",
-         info.endpoint_url, info.region, info.virtual_hosted ? "virtual-hosted style" : "path style",
+             info.credentials || d->c->settings.s3.access_key_id ? DIAGNOSIS_OK : DIAGNOSIS_WARNING, "%s", said);
+    tell(d, CHECK_ENDPOINT, answered ? DIAGNOSIS_OK : DIAGNOSIS_FAILED, "%s, region %s, %s%s%s%s", info.endpoint_url,
+         info.region, info.virtual_hosted ? "virtual-hosted style" : "path style",
          info.proxied ? ", through a proxy" : "", answered ? "" : ": ", answered ? "" : e->message);
     if (!answered)
         return false;
@@ -286,7 +283,8 @@ static bool check_database(struct doctor *d)
     if (rc == SF_OK && p.count == 0)
         tell(d, CHECK_POINTER, lacking, "nothing is published: there is no manifest in %s", d->c->prefix);
     else if (rc == SF_OK)
-        tell(d, CHECK_POINTER, DIAGNOSIS_OK, "%s%s", current ? "run_id=" : "none of the newest manifests", current ? current : "");
+        tell(d, CHECK_POINTER, DIAGNOSIS_OK, "%s%s", current ? "run_id=" : "none of the newest manifests",
+             current ? current : "");
     session_history_free(&p);
     return rc == SF_OK && p.count > 0;
 }
@@ -310,8 +308,8 @@ static void check_list(struct doctor *d)
         if (strncmp(entries[i].key + strlen(folder), PROBE_NAME, strlen(PROBE_NAME)) == 0)
             probe = entries[i].key;
     if (probe)
-        tell(d, CHECK_LIST, DIAGNOSIS_WARNING,
-             "a doctor that was killed has left %s/%s, which may be deleted", d->root, probe);
+        tell(d, CHECK_LIST, DIAGNOSIS_WARNING, "a doctor that was killed has left %s/%s, which may be deleted", d->root,
+             probe);
     else
         tell(d, CHECK_LIST, DIAGNOSIS_OK, "%zu names", count);
     sf_call_release(call);
@@ -521,8 +519,8 @@ static void check_replace_only(struct doctor *d, const char *key, const char *et
              "the store ignores If-Match: rollback and publish may overwrite a pointer that was moved "
              "meanwhile");
     } else if (rc == SF_UNSUPPORTED) {
-        tell(d, CHECK_REPLACE_ONLY, DIAGNOSIS_WARNING,
-             "rollback needs --force here, and publish no --expect: %s", e.message);
+        tell(d, CHECK_REPLACE_ONLY, DIAGNOSIS_WARNING, "rollback needs --force here, and publish no --expect: %s",
+             e.message);
     } else {
         tell(d, CHECK_REPLACE_ONLY, DIAGNOSIS_FAILED, "%s", e.message);
     }

@@ -89,13 +89,8 @@ static void print_usages(struct cli *c, struct usages *all)
                                             {"bytes", "BYTES", true},
                                             {"shard_bytes", "IN_SHARDS", true},
                                             {"state", "STATE"}};
-    struct list l = {.out = &c->out,
-                     .op = "du",
-                     .member = "runs",
-                     .columns = columns,
-                     .n = 5,
-                     .line = usage_line,
-                     .empty = "(no objects)"};
+    struct list l = {
+        .out = &c->out, .op = "du", .member = "runs", .columns = columns, .n = 5, .line = usage_line, .empty = "(no objects)"};
 
     if (all->n > 1)
         qsort(all->p, all->n, sizeof(*all->p), by_bytes);

@@ -47,8 +47,7 @@ static bool is_null(const yaml_node_t *n)
 /* NULL: missing, or nothing that has one text. */
 static const char *scalar(const yaml_node_t *n)
 {
-    return n && n->type == YAML_SCALAR_NODE && !is_null(n) &&
-                   strlen((char *)n->data.scalar.value) == n->data.scalar.length
+    return n && n->type == YAML_SCALAR_NODE && !is_null(n) && strlen((char *)n->data.scalar.value) == n->data.scalar.length
                ? (const char *)n->data.scalar.value
                : NULL;
 }
@@ -118,9 +117,8 @@ static int load(struct script *s, const char *path)
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)text_str(&t), t.n);
     if (!yaml_parser_load(&parser, &s->doc))
-        rc = cli_error("Script file %s is no YAML: line %zu, column %zu: %s", path,
-                       parser.problem_mark.line + 1, parser.problem_mark.column + 1,
-                       parser.problem ? parser.problem : "out of memory");
+        rc = cli_error("Script file %s is no YAML: line %zu, column %zu: %s", path, parser.problem_mark.line + 1,
+                       parser.problem_mark.column + 1, parser.problem ? parser.problem : "out of memory");
     yaml_parser_delete(&parser);
     text_free(&t);
     if (rc == 0 && check(s) != 0) {
@@ -153,8 +151,7 @@ static void line_free(struct line *l)
     free(l->argv);
 }
 
-static int push_context(struct cli *c, struct script *s, struct line *l, const char *op,
-                        const yaml_node_t *context)
+static int push_context(struct cli *c, struct script *s, struct line *l, const char *op, const yaml_node_t *context)
 {
     if (!context || is_null(context))
         return 0;
@@ -165,8 +162,7 @@ static int push_context(struct cli *c, struct script *s, struct line *l, const c
         const char *value = scalar(yaml_document_get_node(&s->doc, p->value));
 
         if (!key || !*key || !value)
-            return cli_fail(c, op, NULL,
-                            "'routing_context' must have names and values that are texts or numbers");
+            return cli_fail(c, op, NULL, "'routing_context' must have names and values that are texts or numbers");
         push(l, "--routing-context");
         push_owned(l, cli_format("%s=%s", key, value));
     }
@@ -183,8 +179,7 @@ static int push_number(struct cli *c, struct line *l, const char *op, const yaml
 
     if (!n || is_null(n))
         return 0;
-    if (!text ||
-        !(strcmp(name, "limit") == 0 ? parse_uint(text, 1, UINT64_MAX, &whole) : parse_seconds(text, &real)))
+    if (!text || !(strcmp(name, "limit") == 0 ? parse_uint(text, 1, UINT64_MAX, &whole) : parse_seconds(text, &real)))
         return cli_fail(c, op, NULL, "'%s' must be a %s", name,
                         strcmp(name, "limit") == 0 ? "whole number from 1" : "number of seconds");
     push(l, option);
@@ -192,8 +187,7 @@ static int push_number(struct cli *c, struct line *l, const char *op, const yaml
     return 0;
 }
 
-static int push_keys(struct cli *c, struct script *s, struct line *l, const yaml_node_t *command,
-                     const char *op)
+static int push_keys(struct cli *c, struct script *s, struct line *l, const yaml_node_t *command, const char *op)
 {
     yaml_node_t *keys;
     const char *key;
@@ -207,8 +201,7 @@ static int push_keys(struct cli *c, struct script *s, struct line *l, const yaml
         return 0;
     }
     keys = member(s, command, "keys");
-    if (!keys || keys->type != YAML_SEQUENCE_NODE ||
-        keys->data.sequence.items.start == keys->data.sequence.items.top)
+    if (!keys || keys->type != YAML_SEQUENCE_NODE || keys->data.sequence.items.start == keys->data.sequence.items.top)
         return cli_fail(c, op, NULL, "'multiget' command requires a non-empty 'keys' list");
     push(l, "--");
     for (yaml_node_item_t *i = keys->data.sequence.items.start; i < keys->data.sequence.items.top; i++) {
@@ -220,8 +213,7 @@ static int push_keys(struct cli *c, struct script *s, struct line *l, const yaml
     return 0;
 }
 
-static int build_line(struct cli *c, struct script *s, struct line *l, const yaml_node_t *command,
-                      const char *op)
+static int build_line(struct cli *c, struct script *s, struct line *l, const yaml_node_t *command, const char *op)
 {
     int rc = 0;
 
@@ -241,8 +233,7 @@ static int build_line(struct cli *c, struct script *s, struct line *l, const yam
 
 static int run_one(struct cli *c, struct script *s, const yaml_node_t *command, size_t number)
 {
-    static const char *const ops[] = {"get",    "multiget", "refresh", "info",
-                                      "shards", "route",    "health",  "history"};
+    static const char *const ops[] = {"get", "multiget", "refresh", "info", "shards", "route", "health", "history"};
     struct line l = {0};
     const char *op;
     int rc;
@@ -259,10 +250,9 @@ static int run_one(struct cli *c, struct script *s, const yaml_node_t *command, 
         line_free(&l);
         return rc;
     }
-    return cli_fail(
-        c, op ? op : "unknown", NULL,
-        "Unknown op: %s%s%s. Supported: get, multiget, refresh, info, shards, route, health, history",
-        op ? "'" : "", op ? op : "None", op ? "'" : "");
+    return cli_fail(c, op ? op : "unknown", NULL,
+                    "Unknown op: %s%s%s. Supported: get, multiget, refresh, info, shards, route, health, history",
+                    op ? "'" : "", op ? op : "None", op ? "'" : "");
 }
 
 /* ------------------------------------------------------------------ the whole ------------------------------------- */

@@ -18,8 +18,8 @@ static void step_begin(struct explaining *x)
 }
 
 /* What was done since step_begin(), and what came of it. `what` may be NULL, and `off` SF_NO_OFFSET. */
-static void step_end(struct explaining *x, const char *name, const char *object, uint64_t off,
-                     uint64_t length, const char *what, bool timed)
+static void step_end(struct explaining *x, const char *name, const char *object, uint64_t off, uint64_t length,
+                     const char *what, bool timed)
 {
     sf_runtime_stats now;
     struct timespec end;
@@ -28,18 +28,17 @@ static void step_end(struct explaining *x, const char *name, const char *object,
     clock_gettime(CLOCK_MONOTONIC, &end);
     sf_runtime_get_stats(x->c->rt, &now);
     us = (int64_t)(end.tv_sec - x->since.tv_sec) * 1000000 + (end.tv_nsec - x->since.tv_nsec) / 1000;
-    list_row(
-        &x->list,
-        (struct cell[]){
-            {.kind = CELL_TEXT, .text = name},
-            {.kind = what ? CELL_TEXT : CELL_ABSENT, .text = what},
-            {.kind = object ? CELL_TEXT : CELL_ABSENT, .text = object},
-            {.kind = off != SF_NO_OFFSET ? CELL_UINT : CELL_ABSENT, .number = off},
-            {.kind = off != SF_NO_OFFSET ? CELL_SIZE : CELL_ABSENT, .number = length},
-            {.kind = timed ? CELL_UINT : CELL_ABSENT, .number = now.requests - x->before.requests},
-            {.kind = timed ? CELL_SIZE : CELL_ABSENT, .number = now.bytes_fetched - x->before.bytes_fetched},
-            {.kind = timed ? CELL_UINT : CELL_ABSENT, .number = (uint64_t)us},
-        });
+    list_row(&x->list,
+             (struct cell[]){
+                 {.kind = CELL_TEXT, .text = name},
+                 {.kind = what ? CELL_TEXT : CELL_ABSENT, .text = what},
+                 {.kind = object ? CELL_TEXT : CELL_ABSENT, .text = object},
+                 {.kind = off != SF_NO_OFFSET ? CELL_UINT : CELL_ABSENT, .number = off},
+                 {.kind = off != SF_NO_OFFSET ? CELL_SIZE : CELL_ABSENT, .number = length},
+                 {.kind = timed ? CELL_UINT : CELL_ABSENT, .number = now.requests - x->before.requests},
+                 {.kind = timed ? CELL_SIZE : CELL_ABSENT, .number = now.bytes_fetched - x->before.bytes_fetched},
+                 {.kind = timed ? CELL_UINT : CELL_ABSENT, .number = (uint64_t)us},
+             });
 }
 
 static void on_look(void *ctx, const sf_look *look)
@@ -56,8 +55,7 @@ static void on_look(void *ctx, const sf_look *look)
 
 static void explain_line(struct text *t, const struct out *o, const struct cell *cells)
 {
-    static const char *const names[] = {
-        "", "  ", "  ", "  offset=", "  length=", "  requests=", "  bytes=", "  us="};
+    static const char *const names[] = {"", "  ", "  ", "  offset=", "  length=", "  requests=", "  bytes=", "  us="};
 
     for (size_t i = 0; i < 8; i++) {
         if (cells[i].kind == CELL_ABSENT)
@@ -72,8 +70,7 @@ static void explain_line(struct text *t, const struct out *o, const struct cell 
 static sf_status look_up(struct explaining *x, uint32_t db_id, sf_bytes key, bool *found, sf_error *err)
 {
     sf_call *call;
-    sf_status rc =
-        sf_snapshot_get_start(&call, x->c->snap, db_id, &key, 1, x->c->settings.timeout_ms, NULL, NULL, err);
+    sf_status rc = sf_snapshot_get_start(&call, x->c->snap, db_id, &key, 1, x->c->settings.timeout_ms, NULL, NULL, err);
     size_t n;
 
     if (rc != SF_OK)
@@ -118,13 +115,9 @@ int cmd_explain(struct cli *c)
                                             {"object", "OBJECT"},       {"offset", "OFFSET", true},
                                             {"length", "LENGTH", true}, {"requests", "REQUESTS", true},
                                             {"bytes", "BYTES", true},   {"us", "US", true}};
-    struct explaining x = {.c = c,
-                           .list = {.out = &c->out,
-                                    .op = "explain",
-                                    .member = "steps",
-                                    .columns = columns,
-                                    .n = 8,
-                                    .line = explain_line}};
+    struct explaining x = {
+        .c = c,
+        .list = {.out = &c->out, .op = "explain", .member = "steps", .columns = columns, .n = 8, .line = explain_line}};
     const char *text = c->args.words[0];
     sf_error e = SF_ERROR_INIT;
     uint8_t scratch[8];

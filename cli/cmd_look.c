@@ -75,8 +75,7 @@ int cmd_shards(struct cli *c)
         {"db_id", "DB_ID", true}, {"row_count", "ROWS", true}, {"min_key", "MIN_KEY"},
         {"max_key", "MAX_KEY"},   {"db_url", "URL"},
     };
-    struct list l = {
-        .out = &c->out, .op = "shards", .member = "shards", .columns = columns, .n = 5, .line = shard_line};
+    struct list l = {.out = &c->out, .op = "shards", .member = "shards", .columns = columns, .n = 5, .line = shard_line};
     sf_shard_info s;
 
     if (!session_open(c))
@@ -179,8 +178,8 @@ static char *named_now(struct cli *c)
 int cmd_health(struct cli *c)
 {
     static const struct column columns[] = {
-        {"status"},     {"manifest_ref"}, {"manifest_age_seconds"},
-        {"num_shards"}, {"is_closed"},    {"rejected_ref"}, {"current_ref"},
+        {"status"},    {"manifest_ref"}, {"manifest_age_seconds"}, {"num_shards"},
+        {"is_closed"}, {"rejected_ref"}, {"current_ref"},
     };
     static const char *const names[] = {"healthy", "degraded", "unhealthy"};
     const bool remote = args_has(&c->args, OPT_REMOTE);
@@ -195,7 +194,8 @@ int cmd_health(struct cli *c)
     age = age_of(c->info.created_at_us);
     if (!opens_whole(c))
         status = SF_UNHEALTHY;
-    else if (c->rejected_ref || (remote && strcmp(current, c->info.manifest_ref) != 0) || (args_has(&c->args, OPT_STALENESS) && age > c->args.opt[OPT_STALENESS].real))
+    else if (c->rejected_ref || (remote && strcmp(current, c->info.manifest_ref) != 0) ||
+             (args_has(&c->args, OPT_STALENESS) && age > c->args.opt[OPT_STALENESS].real))
         status = SF_DEGRADED;
     struct cell cells[] = {
         text_cell(names[status]),

@@ -77,8 +77,7 @@ static bool choose(struct cli *c, struct target *t, const sf_history_entry *entr
         return false;
     }
     if (!to && args_has(a, OPT_OFFSET)) {
-        cli_error("Offset %" PRIu64 " out of range (only %zu manifests available)", a->opt[OPT_OFFSET].number,
-                  count);
+        cli_error("Offset %" PRIu64 " out of range (only %zu manifests available)", a->opt[OPT_OFFSET].number, count);
         return false;
     }
     t->ref = cli_strdup(to ? to->ref : a->opt[OPT_REF].text); /* an older one than was looked at */
@@ -124,7 +123,8 @@ static sf_status move_pointer(struct cli *c, const struct target *t, bool force,
     sf_reader_free(r);
     if (rc != SF_OK)
         return rc;
-    return sf_postgres_set_current(c->postgres, t->ref, t->current_ref ? SF_EXPECT_REF : SF_EXPECT_ANY, t->current_ref, err);
+    return sf_postgres_set_current(c->postgres, t->ref, t->current_ref ? SF_EXPECT_REF : SF_EXPECT_ANY, t->current_ref,
+                                   err);
 }
 
 static int roll_back(struct cli *c, const struct target *t)
@@ -140,7 +140,8 @@ static int roll_back(struct cli *c, const struct target *t)
     if (rc == SF_NOT_FOUND || rc == SF_BAD_MANIFEST)
         return cli_fail(c, "rollback", NULL, "%s (--force moves the pointer all the same)", e.message);
     if (rc == SF_UNSUPPORTED)
-        return cli_fail(c, "rollback", NULL, "%s (--force moves the pointer all the same, also over one that was moved meanwhile)", e.message);
+        return cli_fail(c, "rollback", NULL,
+                        "%s (--force moves the pointer all the same, also over one that was moved meanwhile)", e.message);
     if (rc != SF_OK)
         return cli_fail_with(c, "rollback", NULL, &e);
     text_printf(&said, "Rolled back %s to: ", c->current_name);
@@ -261,8 +262,7 @@ static bool is_other(const sf_leftover *l)
     return l->kind != SF_LEFTOVER_ATTEMPT && l->kind != SF_LEFTOVER_RUN;
 }
 
-static void put_json_report(struct text *t, const struct cli *c, const sf_leftover *l, size_t n, bool dry,
-                            bool old_runs)
+static void put_json_report(struct text *t, const struct cli *c, const sf_leftover *l, size_t n, bool dry, bool old_runs)
 {
     uint64_t objects = 0;
     struct json j;
@@ -300,8 +300,7 @@ static void put_json_report(struct text *t, const struct cli *c, const sf_leftov
 /* The heading names what the lines are of. */
 static void put_text_report(struct text *t, const char *prefix, const sf_leftover *l, size_t n, bool dry)
 {
-    static const char *const kinds[] = {"stale attempt", "manifest", "old run", "run record",
-                                        "unfinished uploads"};
+    static const char *const kinds[] = {"stale attempt", "manifest", "old run", "run record", "unfinished uploads"};
     uint64_t objects = 0;
 
     text_printf(t, "%s below ", dry ? "Would be deleted" : "Deleted");

@@ -189,8 +189,8 @@ static int set_cel(struct publication *p)
         rc = set_cel_values(p);
     p->cel.columns = p->columns;
     p->cel.column_count = p->column_count;
-    p->cel.mode = (sf_routing_mode)number_or(a, OPT_CEL_MODE,
-                                             p->cel.value_count > 0 ? SF_ROUTING_CATEGORICAL : SF_ROUTING_DIRECT);
+    p->cel.mode =
+        (sf_routing_mode)number_or(a, OPT_CEL_MODE, p->cel.value_count > 0 ? SF_ROUTING_CATEGORICAL : SF_ROUTING_DIRECT);
     return rc;
 }
 
@@ -279,8 +279,7 @@ static void set_options(struct publication *p)
     o->keep_losers = args_has(a, OPT_KEEP_LOSERS);
     o->shard_prefix = text_or(a, OPT_SHARD_PREFIX, o->shard_prefix);
     o->db_path_template = text_or(a, OPT_DB_PATH_TEMPLATE, o->db_path_template);
-    o->run_registry_prefix =
-        args_has(a, OPT_NO_RUN_RECORD) ? NULL : text_or(a, OPT_RUN_REGISTRY, o->run_registry_prefix);
+    o->run_registry_prefix = args_has(a, OPT_NO_RUN_RECORD) ? NULL : text_or(a, OPT_RUN_REGISTRY, o->run_registry_prefix);
     o->lease_ms = (int64_t)number_or(a, OPT_LEASE_SECONDS, (uint64_t)o->lease_ms / 1000) * 1000;
     o->heartbeat_ms = (int64_t)number_or(a, OPT_HEARTBEAT_SECONDS, (uint64_t)o->heartbeat_ms / 1000) * 1000;
     o->max_empty_shards = (uint32_t)number_or(a, OPT_MAX_EMPTY_SHARDS, o->max_empty_shards);
@@ -363,8 +362,8 @@ static int bad_row(struct publication *p, const char *why)
     if (!p->skips)
         return fail_row(p, why);
     if (p->bad_rows++ == 0)
-        cli_warn(p->c, "rows are left out, the first of them at %s, %s %" PRIu64 ": %s", p->rows.name, p->rows.unit, p->rows.line,
-                 why);
+        cli_warn(p->c, "rows are left out, the first of them at %s, %s %" PRIu64 ": %s", p->rows.name, p->rows.unit,
+                 p->rows.line, why);
     return write_reject(p, why);
 }
 
@@ -409,9 +408,11 @@ static const char *parse_key(struct publication *p, struct text *scratch, sf_key
     if (encoding == SF_KEY_U64BE || encoding == SF_KEY_U32BE) {
         if (strlen(text_str(t)) != t->n ||
             !(p->key_format == KEY_HEX ? parse_hex(b, &v) : parse_uint(text_str(t), 0, UINT64_MAX, &v))) {
-            snprintf(p->why, sizeof(p->why),
-                     "the key '%.100s' is no %s number from 0 to %s; keys of other kinds need another --key-encoding, such as utf8",
-                     text_str(t), p->key_format == KEY_HEX ? "hexadecimal" : "whole", encoding == SF_KEY_U64BE ? "2^64-1" : "2^32-1");
+            snprintf(
+                p->why, sizeof(p->why),
+                "the key '%.100s' is no %s number from 0 to %s; keys of other kinds need another --key-encoding, such as utf8",
+                text_str(t), p->key_format == KEY_HEX ? "hexadecimal" : "whole",
+                encoding == SF_KEY_U64BE ? "2^64-1" : "2^32-1");
             return p->why;
         }
         *key = sf_key_uint(v);
@@ -443,8 +444,8 @@ static const char *read_context(struct publication *p, sf_routing_value *values,
         if (rc == 0)
             continue;
         if (strlen(text_str(t)) != t->n || !cli_parse_routing_value(p->columns[i].type, text_str(t), &values[n])) {
-            snprintf(p->why, sizeof(p->why), "'%.100s' is no %s, of which column '%.100s' is", text_str(t), p->columns[i].type,
-                     p->columns[i].name);
+            snprintf(p->why, sizeof(p->why), "'%.100s' is no %s, of which column '%.100s' is", text_str(t),
+                     p->columns[i].type, p->columns[i].name);
             return p->why;
         }
         values[n++].column = p->columns[i].name;
@@ -571,7 +572,8 @@ static int run(struct publication *p, const char *path)
     if (!rows_open(&p->rows, path, p->format, &p->wanted))
         return cli_fail(p->c, "publish", NULL, "%s", p->rows.why);
     if (args_has(a, OPT_REJECTS) && is_input(path, a->opt[OPT_REJECTS].text))
-        return cli_fail(p->c, "publish", NULL, "%s holds the rows: it would be emptied for those that are left out", a->opt[OPT_REJECTS].text);
+        return cli_fail(p->c, "publish", NULL, "%s holds the rows: it would be emptied for those that are left out",
+                        a->opt[OPT_REJECTS].text);
     if (args_has(a, OPT_REJECTS) && !(p->rejects = fopen(a->opt[OPT_REJECTS].text, "we")))
         return fail_rejects(p);
     stopped = 0;
@@ -589,7 +591,8 @@ int cmd_publish(struct cli *c)
     struct publication p = {.c = c, .key_format = number_or(a, OPT_KEY_FORMAT, 0)};
     int rc;
 
-    if (!args_has(a, OPT_KEY) || (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES)) || (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL)))
+    if (!args_has(a, OPT_KEY) || (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES)) ||
+        (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL)))
         return args_usage_error(a->command, "Required are --key, --value or --values, and --num-dbs or --cel");
     if (p.key_format == 2 && number_or(a, OPT_KEY_ENCODING, SF_KEY_U64BE) <= SF_KEY_U32BE)
         return args_usage_error(a->command, "Integers do not stand in base64: --key-encoding tells what keys are");

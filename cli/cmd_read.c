@@ -14,8 +14,7 @@ static struct cell text_cell(const char *text)
 
 static struct cell value_cell(const sf_value *v)
 {
-    return v->found ? (struct cell){.kind = CELL_VALUE, .bytes = v->bytes}
-                    : (struct cell){.kind = CELL_MISSING};
+    return v->found ? (struct cell){.kind = CELL_VALUE, .bytes = v->bytes} : (struct cell){.kind = CELL_MISSING};
 }
 
 /* "KEY=VALUE": key, found, value */
@@ -87,9 +86,8 @@ static int multiget_some(struct cli *c, struct list *l, struct batch *b, size_t 
     if (rc == 0 && from == 0)
         list_begin(l);
     for (size_t i = 0; i < n && rc == 0; i++) {
-        struct cell cells[] = {text_cell(b->texts[from + i]),
-                               {.kind = CELL_BOOL, .number = values[i].found},
-                               value_cell(&values[i])};
+        struct cell cells[] = {
+            text_cell(b->texts[from + i]), {.kind = CELL_BOOL, .number = values[i].found}, value_cell(&values[i])};
 
         if (!values[i].found && out_is_json(&c->out))
             cells[2].kind = CELL_ABSENT;
@@ -130,12 +128,8 @@ static bool read_keys(struct cli *c, struct batch *b, struct text *all)
 int cmd_multiget(struct cli *c)
 {
     bool from_input = c->args.word_count == 1 && strcmp(c->args.words[0], "-") == 0;
-    struct list l = {.out = &c->out,
-                     .op = "multiget",
-                     .member = "results",
-                     .columns = pair_columns,
-                     .n = 3,
-                     .line = pair_line};
+    struct list l = {
+        .out = &c->out, .op = "multiget", .member = "results", .columns = pair_columns, .n = 3, .line = pair_line};
     struct batch b = {.texts = c->args.words, .count = c->args.word_count, .all_found = true};
     struct text all = {0};
     int rc = 0;
@@ -181,8 +175,7 @@ int cmd_route(struct cli *c)
         return 1;
     if (sf_snapshot_route(c->snap, &key, &db_id, &e) != SF_OK)
         return cli_fail_with(c, "route", text, &e);
-    out_record(&c->out, "route", columns, 2,
-               (struct cell[]){text_cell(text), {.kind = CELL_UINT, .number = db_id}},
+    out_record(&c->out, "route", columns, 2, (struct cell[]){text_cell(text), {.kind = CELL_UINT, .number = db_id}},
                c->out.format == FORMAT_TABLE ? NULL : route_line);
     return 0;
 }
@@ -209,8 +202,7 @@ static int scan_rows(struct cli *c, sf_scan *scan, struct list *l)
         if (count == 0 || out_failed(&c->out))
             return 0;
         for (size_t i = 0; i < count; i++)
-            list_row(l, (struct cell[]){cli_key_cell(c, rows[i].key),
-                                        {.kind = CELL_VALUE, .bytes = rows[i].value}});
+            list_row(l, (struct cell[]){cli_key_cell(c, rows[i].key), {.kind = CELL_VALUE, .bytes = rows[i].value}});
     }
 }
 

@@ -73,8 +73,7 @@ static void put_histogram(struct json *j, const char *name, const uint64_t count
     json_close(j, ']');
 }
 
-static void put_bars(struct text *t, const char *name, const uint64_t counts[SF_HISTOGRAM_BUCKETS],
-                     uint64_t rows)
+static void put_bars(struct text *t, const char *name, const uint64_t counts[SF_HISTOGRAM_BUCKETS], uint64_t rows)
 {
     text_printf(t, "%s:\n", name);
     for (size_t i = 0; i < SF_HISTOGRAM_BUCKETS; i++) {
@@ -82,8 +81,7 @@ static void put_bars(struct text *t, const char *name, const uint64_t counts[SF_
 
         if (counts[i] == 0)
             continue;
-        text_printf(t, "  up to %10" PRIu64 " bytes  %10" PRIu64 " rows  ", (UINT64_C(1) << i) - 1,
-                    counts[i]);
+        text_printf(t, "  up to %10" PRIu64 " bytes  %10" PRIu64 " rows  ", (UINT64_C(1) << i) - 1, counts[i]);
         for (int k = 0; k < bar; k++)
             text_putc(t, '#');
         text_putc(t, '\n');
@@ -97,9 +95,7 @@ static void print_stats(struct cli *c, const struct stats *s)
     struct json j;
 
     if (c->out.format == FORMAT_TEXT) {
-        text_printf(&t,
-                    "rows=%" PRIu64 "  shards=%u  rows_per_shard=%" PRIu64 "..%" PRIu64
-                    "  largest_over_mean=%.2f\n",
+        text_printf(&t, "rows=%" PRIu64 "  shards=%u  rows_per_shard=%" PRIu64 "..%" PRIu64 "  largest_over_mean=%.2f\n",
                     s->rows, c->info.num_dbs, s->least_rows, s->most_rows, skew);
         text_puts(&t, "key_bytes=");
         text_size(&t, s->key_bytes);

@@ -24,15 +24,14 @@ static void print_snapshot(struct cli *c)
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    out_record(
-        &c->out, "watch", columns, 6,
-        (struct cell[]){{.kind = CELL_TIME, .time_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000},
-                        {.kind = CELL_TEXT, .text = c->info.run_id},
-                        {.kind = CELL_UINT, .number = c->info.row_count},
-                        {.kind = CELL_UINT, .number = c->info.num_dbs},
-                        {.kind = CELL_TIME, .time_us = c->info.created_at_us},
-                        {.kind = CELL_TEXT, .text = c->info.manifest_ref}},
-        watch_line);
+    out_record(&c->out, "watch", columns, 6,
+               (struct cell[]){{.kind = CELL_TIME, .time_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000},
+                               {.kind = CELL_TEXT, .text = c->info.run_id},
+                               {.kind = CELL_UINT, .number = c->info.row_count},
+                               {.kind = CELL_UINT, .number = c->info.num_dbs},
+                               {.kind = CELL_TIME, .time_us = c->info.created_at_us},
+                               {.kind = CELL_TEXT, .text = c->info.manifest_ref}},
+               watch_line);
     fflush(c->out.to);
 }
 

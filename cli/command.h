@@ -47,7 +47,8 @@ enum option_id {
     OPT_RAW,
     OPT_STALENESS,
     OPT_REMOTE,
-    OPT_LIMIT, OPT_LATEST,
+    OPT_LIMIT,
+    OPT_LATEST,
     OPT_PREFIX,
     OPT_FROM,
     OPT_TO,
@@ -191,7 +192,7 @@ struct args {
     struct pair *pairs; /* of options that repeat, in order */
     size_t pair_count;
     struct sf_routing_context *context; /* of --routing-context, once a key was parsed; NULL: none */
-    const char **words; /* behind the command's name */
+    const char **words;                 /* behind the command's name */
     size_t word_count;
 };
 
@@ -218,6 +219,6 @@ bool parse_seconds(const char *text, double *out);
 
 void help_print(FILE *to, const struct command_spec *command); /* NULL: of the whole */
 void help_print_summary(FILE *to, const struct command_spec *command);
-void help_generate(FILE *to, size_t kind);                     /* as --generate's choices */
+void help_generate(FILE *to, size_t kind); /* as --generate's choices */
 
 #endif

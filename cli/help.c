@@ -308,7 +308,10 @@ void help_print(FILE *to, const struct command_spec *c)
     heading(&d, 1, "Options");
     options(&d, NULL);
     fputc('\n', to);
-    put_wrapped(to, "'shardy COMMAND --help' tells more of a command, 'shardy --generate man' all: files, environment, interactive mode, output, too.", 0, 0, d.width);
+    put_wrapped(
+        to,
+        "'shardy COMMAND --help' tells more of a command, 'shardy --generate man' all: files, environment, interactive mode, output, too.",
+        0, 0, d.width);
 }
 
 static void print_man(FILE *to)
@@ -459,8 +462,7 @@ static void print_zsh(FILE *to)
         put_quoted(to, cli_commands[i].summary, "");
         fputs("'\n", to);
     }
-    fputs("        )\n        _describe command commands\n        ;;\n    rest)\n        case $line[1] in\n",
-          to);
+    fputs("        )\n        _describe command commands\n        ;;\n    rest)\n        case $line[1] in\n", to);
     for (size_t i = 0; i < cli_command_count; i++) {
         fprintf(to, "        %s) _arguments", cli_commands[i].name);
         for (const struct option_use *u = cli_commands[i].options; u->id != OPT_COUNT; u++)

@@ -177,9 +177,7 @@ static int hex4(const uint8_t *p, size_t left)
 size_t json_escaped_code(const uint8_t *p, size_t left, unsigned *code)
 {
     int high = left >= 6 && p[0] == '\\' && p[1] == 'u' ? hex4(p + 2, left - 2) : -1;
-    int low = high >= 0xd800 && high < 0xdc00 && left >= 12 && p[6] == '\\' && p[7] == 'u'
-                  ? hex4(p + 8, left - 8)
-                  : -1;
+    int low = high >= 0xd800 && high < 0xdc00 && left >= 12 && p[6] == '\\' && p[7] == 'u' ? hex4(p + 8, left - 8) : -1;
 
     if (low >= 0xdc00 && low < 0xe000) {
         *code = 0x10000 + ((unsigned)(high - 0xd800) << 10) + (unsigned)(low - 0xdc00);

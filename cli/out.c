@@ -513,8 +513,8 @@ static void put_lines(struct text *t, const struct out *o, const struct column *
     }
 }
 
-void out_record(struct out *o, const char *op, const struct column *columns, size_t n,
-                const struct cell *cells, line_fn line)
+void out_record(struct out *o, const char *op, const struct column *columns, size_t n, const struct cell *cells,
+                line_fn line)
 {
     struct text t = {0};
     struct json j;
@@ -587,8 +587,7 @@ static void fit(struct list *l)
                 widest = i;
         if (room == 0 || sum <= room || l->widths[widest] <= NARROWEST)
             return;
-        l->widths[widest] -=
-            sum - room < l->widths[widest] - NARROWEST ? sum - room : l->widths[widest] - NARROWEST;
+        l->widths[widest] -= sum - room < l->widths[widest] - NARROWEST ? sum - room : l->widths[widest] - NARROWEST;
     }
 }
 

@@ -12,7 +12,7 @@ enum out_format {
     FORMAT_TEXT,
     FORMAT_CSV,
     FORMAT_TSV
-};                                                                         /* as --output-format's choices */
+}; /* as --output-format's choices */
 enum out_encoding { ENCODE_BASE64, ENCODE_HEX, ENCODE_UTF8, ENCODE_AUTO }; /* as --value-encoding's */
 
 struct settings;
@@ -119,8 +119,8 @@ void cell_json(struct json *j, const char *name, const struct out *o, const stru
 typedef void (*line_fn)(struct text *t, const struct out *o, const struct cell *cells);
 
 /* One object {"op": OP, ...}; as text by `line`, or NAME=VALUE lines when it is NULL. */
-void out_record(struct out *o, const char *op, const struct column *columns, size_t n,
-                const struct cell *cells, line_fn line);
+void out_record(struct out *o, const char *op, const struct column *columns, size_t n, const struct cell *cells,
+                line_fn line);
 
 /* Rows, as many as there are. JSON: {"op": OP, MEMBER: [...]}, or without MEMBER the bare rows, one a line in
  * JSONL. */

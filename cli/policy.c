@@ -49,8 +49,7 @@ static void put_statement(struct json *j, const char *id, const char *const *act
     json_text(j, "Resource", resource);
     if (listed) {
         json_open(j, "Condition", '{');
-        json_open(j, "StringLikeIfExists",
-                  '{'); /* without it what is missing would be forbidden: it has no prefix */
+        json_open(j, "StringLikeIfExists", '{'); /* without it what is missing would be forbidden: it has no prefix */
         json_text(j, "s3:prefix", listed);
         json_close(j, '}');
         json_close(j, '}');
@@ -65,8 +64,8 @@ static void put_policy(struct text *t, enum out_format format, enum purpose purp
         [PURPOSE_READ] = {"s3:GetObject"},
         [PURPOSE_PUBLISH] = {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"},
         [PURPOSE_CLEANUP] = {"s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}};
-    static const char *const listing[] = {"s3:ListBucket", NULL}, *const uploads[] = {
-                                                                      "s3:ListBucketMultipartUploads", NULL};
+    static const char *const listing[] = {"s3:ListBucket", NULL}, *const uploads[] = {"s3:ListBucketMultipartUploads",
+                                                                                      NULL};
     char *objects = cli_format("%s/%s*", bucket_arn, below), *listed = cli_format("%s*", below);
     struct json j;
 

@@ -340,9 +340,8 @@ static bool parquet_header(struct rows *r)
         for (size_t i = 0; i < r->name_count; i++)
             r->binary[i] |= strcmp(text_str(&name), r->names[i]) == 0;
         if (r->wanted.value_count == 0)
-            snprintf(r->why, sizeof(r->why),
-                     "%s: '%.100s' is binary, which JSON has no form for: name others by --value", r->name,
-                     text_str(&name));
+            snprintf(r->why, sizeof(r->why), "%s: '%.100s' is binary, which JSON has no form for: name others by --value",
+                     r->name, text_str(&name));
         text_free(&name);
     }
     r->next_line = 1;

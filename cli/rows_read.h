@@ -25,7 +25,7 @@ struct rows {
     const char *unit; /* "line", or "row" of Parquet */
     enum rows_format format;
     struct rows_wanted wanted;
-    uint64_t line; /* on which the row begins */
+    uint64_t line;      /* on which the row begins */
     char why[512];      /* of a failure */
     const char *reason; /* in it, behind the place: of a row's failure */
     bool broken;        /* the failure is not of the row alone: nothing can be read behind it */
@@ -43,7 +43,7 @@ struct rows {
     struct text header; /* names, likewise */
     size_t *header_ends;
     size_t header_count, *at; /* where each name is in it */
-    pid_t reader; /* of Parquet; 0: none */
+    pid_t reader;             /* of Parquet; 0: none */
 };
 
 /* "-" is standard input, but not of Parquet. False with `why`. Release with rows_close() in any case. */

@@ -98,7 +98,6 @@ static bool has_object(struct cli *c, const char *url)
     return has;
 }
 
-
 bool session_start(struct cli *c)
 {
     sf_error e = SF_ERROR_INIT;
@@ -155,8 +154,7 @@ bool session_locate(struct cli *c)
     n = strlen(url);
     slash = strrchr(url, '/');
     /* a pointer of another name, or the prefix itself: only the store knows */
-    if (slash && slash > url && slash[-1] != '/' && slash[1] &&
-        (strcmp(slash, "/_CURRENT") == 0 || has_object(c, url))) {
+    if (slash && slash > url && slash[-1] != '/' && slash[1] && (strcmp(slash, "/_CURRENT") == 0 || has_object(c, url))) {
         c->current_name = cli_strdup(slash + 1);
         *slash = '\0';
     } else {
@@ -175,14 +173,17 @@ const char *session_prefix(struct cli *c, const char *op)
     if (!session_locate(c))
         return NULL;
     if (!c->postgres && told)
-        cli_fail(c, op, NULL, "--s3-prefix belongs to manifests in PostgreSQL: otherwise the prefix is that of the pointer");
+        cli_fail(c, op, NULL,
+                 "--s3-prefix belongs to manifests in PostgreSQL: otherwise the prefix is that of the pointer");
     else if (!c->postgres)
         return c->prefix;
     else if (told || c->settings.s3_prefix)
         return told ? told : c->settings.s3_prefix;
     else
-        cli_fail(c, op, NULL, "%s works on what lies below a prefix, and only the manifests are in PostgreSQL: name the prefix by --s3-prefix, or "
-                 "s3_prefix of reader.toml", op);
+        cli_fail(c, op, NULL,
+                 "%s works on what lies below a prefix, and only the manifests are in PostgreSQL: name the prefix by --s3-prefix, or "
+                 "s3_prefix of reader.toml",
+                 op);
     return NULL;
 }
 
@@ -257,8 +258,7 @@ char *session_ref_at(struct cli *c, uint64_t offset)
     else if (offset < p.count)
         ref = cli_strdup(p.entries[offset].ref);
     else
-        cli_error("Offset %llu out of range (only %zu manifests available)", (unsigned long long)offset,
-                  p.count);
+        cli_error("Offset %llu out of range (only %zu manifests available)", (unsigned long long)offset, p.count);
     session_history_free(&p);
     return ref;
 }
@@ -511,8 +511,7 @@ static bool read_context(struct cli *c, const char *op, const char *key)
             continue;
         name = cli_strndup(a->pairs[i].text, (size_t)(equals - a->pairs[i].text));
         type = json_member(columns, name);
-        good =
-            c->info.strategy == SF_SHARDING_HASH || type.n > 0; /* the former is refused by the router, in its words */
+        good = c->info.strategy == SF_SHARDING_HASH || type.n > 0; /* the former is refused by the router, in its words */
         if (!good)
             cli_fail(c, op, key, "the snapshot does not route by a column '%s', but by %.*s", name, (int)columns.n,
                      (const char *)columns.p);

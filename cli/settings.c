@@ -117,8 +117,7 @@ static bool choice_at(const struct at *at, const char *key, const char *choices,
     if (!text_at(at, key, &text))
         return false;
     if (text && !parse_choice(choices, text, index))
-        return complain("%s: [%s] %s is '%s', which is not one of %s", at->path, at->table, key, text,
-                        choices);
+        return complain("%s: [%s] %s is '%s', which is not one of %s", at->path, at->table, key, text, choices);
     if (text && has)
         *has = true;
     return true;
@@ -142,8 +141,8 @@ static bool number_at(const struct at *at, const char *key, bool whole, double l
     if (v.kind == TOML_NONE)
         return true;
     if ((v.kind != TOML_INTEGER && (whole || v.kind != TOML_REAL)) || !(v.real >= least) || v.real > 1e18)
-        return complain("%s: [%s] %s must be a %snumber from %.0f", at->path, at->table, key,
-                        whole ? "whole " : "", least);
+        return complain("%s: [%s] %s must be a %snumber from %.0f", at->path, at->table, key, whole ? "whole " : "",
+                        least);
     *out = v.real;
     return true;
 }
@@ -181,9 +180,8 @@ static bool take_reader(struct settings *s, const struct at *at, const char **pr
         s->env_file = cli_strdup(text);
     if (!text_at(at, "credentials_profile", profile) ||
         !choice_at(at, "reader_backend", "slatedb|sqlite", &ignored, NULL) ||
-        !choice_at(at, "sqlite_mode", "download|range|auto", &mode, NULL) ||
-        !text_at(at, "thread_safety", &text) || !number_at(at, "max_workers", true, 1, &number) ||
-        !number_at(at, "pool_checkout_timeout", false, 0, &number) ||
+        !choice_at(at, "sqlite_mode", "download|range|auto", &mode, NULL) || !text_at(at, "thread_safety", &text) ||
+        !number_at(at, "max_workers", true, 1, &number) || !number_at(at, "pool_checkout_timeout", false, 0, &number) ||
         !number_at(at, "sqlite_auto_per_shard_threshold_bytes", true, 0, &shard_bytes) ||
         !number_at(at, "sqlite_auto_total_budget_bytes", true, 0, &total_bytes))
         return false;
@@ -222,8 +220,7 @@ static bool take_output(struct settings *s, const struct at *at)
     struct toml_value v = toml_get(at->toml, at->table, "null_repr");
 
     if (!choice_at(at, "format", cli_options[OPT_OUTPUT_FORMAT].choices, &format, &s->has_format) ||
-        !choice_at(at, "value_encoding", cli_options[OPT_VALUE_ENCODING].choices, &encoding,
-                   &s->has_encoding))
+        !choice_at(at, "value_encoding", cli_options[OPT_VALUE_ENCODING].choices, &encoding, &s->has_encoding))
         return false;
     s->format = (enum out_format)format;
     s->encoding = (enum out_encoding)encoding;
@@ -236,8 +233,7 @@ static bool take_output(struct settings *s, const struct at *at)
     return true;
 }
 
-static bool take_config(struct settings *s, const struct toml_document *toml, const char *path,
-                        const char **profile)
+static bool take_config(struct settings *s, const struct toml_document *toml, const char *path, const char **profile)
 {
     bool named = s->current_url;
 
@@ -270,8 +266,8 @@ struct s3_setting {
 static bool number_of(const struct s3_setting *x, uint64_t least, uint64_t most, uint64_t *out)
 {
     bool good = x->text ? parse_uint(x->text, least, most, out)
-                        : (x->v.kind == TOML_INTEGER || x->v.kind == TOML_REAL) &&
-                              x->v.real >= (double)least && x->v.real <= (double)most;
+                        : (x->v.kind == TOML_INTEGER || x->v.kind == TOML_REAL) && x->v.real >= (double)least &&
+                              x->v.real <= (double)most;
 
     if (good && !x->text)
         *out = (uint64_t)x->v.real;
@@ -304,9 +300,9 @@ static bool take_addressing(struct settings *s, const struct s3_setting *x)
     return true;
 }
 
-static const char *const s3_keys[] = {
-    "endpoint_url", "region",          "region_name",  "addressing_style", "signature_version",
-    "verify_ssl",   "connect_timeout", "read_timeout", "max_attempts",     "request_payer"};
+static const char *const s3_keys[] = {"endpoint_url",      "region",       "region_name",     "addressing_style",
+                                      "signature_version", "verify_ssl",   "connect_timeout", "read_timeout",
+                                      "max_attempts",      "request_payer"};
 
 static bool take_s3(struct settings *s, const struct s3_setting *x)
 {
@@ -343,8 +339,7 @@ static bool take_s3(struct settings *s, const struct s3_setting *x)
         keep_text(s, &s->s3.endpoint_url, x->text);
     else if (strncmp(x->key, "region", 6) == 0)
         keep_text(s, &s->s3.region, x->text);
-    else if (strcmp(x->key, "signature_version") == 0 && strcmp(x->text, "s3v4") != 0 &&
-             strcmp(x->text, "s3") != 0)
+    else if (strcmp(x->key, "signature_version") == 0 && strcmp(x->text, "s3v4") != 0 && strcmp(x->text, "s3") != 0)
         return complain("%s: signature_version must be s3v4 or s3", x->where);
     return true;
 }
@@ -355,14 +350,11 @@ static void warn_of_permissions(const struct settings *s, const char *path)
     struct stat st;
 
     if (!s->quiet && stat(path, &st) == 0 && (st.st_mode & 077))
-        fprintf(
-            stderr,
-            "Warning: credentials file %s has permissions %04o \xe2\x80\x94 consider restricting to 0600.\n",
-            path, (unsigned)(st.st_mode & 07777));
+        fprintf(stderr, "Warning: credentials file %s has permissions %04o \xe2\x80\x94 consider restricting to 0600.\n",
+                path, (unsigned)(st.st_mode & 07777));
 }
 
-static bool take_profile(struct settings *s, const struct toml_document *toml, const char *path,
-                         const char *profile)
+static bool take_profile(struct settings *s, const struct toml_document *toml, const char *path, const char *profile)
 {
     struct at at = {toml, path, profile};
     const char *key, *secret, *token;
@@ -375,8 +367,7 @@ static bool take_profile(struct settings *s, const struct toml_document *toml, c
         !text_at(&at, "session_token", &token))
         return false;
     if ((key != NULL) != (secret != NULL))
-        return complain("%s: [%s] has one of access_key_id and secret_access_key: both are needed", path,
-                        profile);
+        return complain("%s: [%s] has one of access_key_id and secret_access_key: both are needed", path, profile);
     keep_text(s, &s->s3.access_key_id, key ? key : "");
     keep_text(s, &s->s3.secret_access_key, secret ? secret : "");
     keep_text(s, &s->s3.session_token, token ? token : "");
@@ -475,8 +466,7 @@ static bool load_files(struct settings *s, const struct args *a)
     char *credentials = find_file(given_or_env(a, OPT_CREDENTIALS, "SHARDY_CREDENTIALS"), "credentials.toml");
     struct toml_document *reader = NULL, *secrets = NULL;
     const char *profile = NULL;
-    bool good =
-        !config || (load_file(&reader, "Configuration", config) && take_config(s, reader, config, &profile));
+    bool good = !config || (load_file(&reader, "Configuration", config) && take_config(s, reader, config, &profile));
 
     if (good && credentials) {
         warn_of_permissions(s, credentials);
@@ -509,8 +499,7 @@ static void take_options(struct settings *s, const struct args *a)
     if (args_has(a, OPT_SQLITE_TOTAL_BYTES))
         s->sqlite_total_bytes = a->opt[OPT_SQLITE_TOTAL_BYTES].number;
     if (args_has(a, OPT_TIMEOUT))
-        s->timeout_ms =
-            a->opt[OPT_TIMEOUT].real < 1e12 ? (int64_t)(a->opt[OPT_TIMEOUT].real * 1000) : SF_TIMEOUT_NONE;
+        s->timeout_ms = a->opt[OPT_TIMEOUT].real < 1e12 ? (int64_t)(a->opt[OPT_TIMEOUT].real * 1000) : SF_TIMEOUT_NONE;
     if (args_has(a, OPT_MAX_RETRIES))
         s->s3.max_retries = (int32_t)a->opt[OPT_MAX_RETRIES].number;
 }

@@ -16,11 +16,11 @@ struct settings {
     char *current_url; /* NULL: none was given */
     char *dsn;         /* of PostgreSQL, where pointer and manifests are then; NULL: below a prefix */
     char *table_name, *pointer_table_name; /* its tables; NULL: those of the library */
-    bool keep_tables;  /* those that are not there are not made */
-    char *s3_prefix;   /* of reader.toml; NULL: none */
-    char *local_root;  /* where copies of SQLite shards lie */
+    bool keep_tables;                      /* those that are not there are not made */
+    char *s3_prefix;                       /* of reader.toml; NULL: none */
+    char *local_root;                      /* where copies of SQLite shards lie */
     char *null_repr;
-    char *env_file; /* slate_env_file; NULL: none */
+    char *env_file;                                 /* slate_env_file; NULL: none */
     char *config_path, *credentials_path, *profile; /* what was read; NULL: nothing */
     bool has_format, has_encoding;
     enum out_format format;

@@ -17,10 +17,8 @@ static bool ended;
 /* What holds for the whole session cannot be told with a command of it. */
 static int check_inner(const struct args *a)
 {
-    static const enum option_id taken[] = {OPT_OUTPUT_FORMAT, OPT_VALUE_ENCODING, OPT_REF, OPT_OFFSET,
-                                           OPT_HELP};
-    bool takes_ref =
-        a->command->run == cmd_use || a->command->run == cmd_rollback || a->command->run == cmd_cleanup;
+    static const enum option_id taken[] = {OPT_OUTPUT_FORMAT, OPT_VALUE_ENCODING, OPT_REF, OPT_OFFSET, OPT_HELP};
+    bool takes_ref = a->command->run == cmd_use || a->command->run == cmd_rollback || a->command->run == cmd_cleanup;
 
     for (size_t i = 0; i < CLI_GLOBAL_COUNT; i++) {
         bool known = false;
@@ -29,8 +27,7 @@ static int check_inner(const struct args *a)
             known |= taken[j] == i;
         if (args_has(a, (enum option_id)i) && (!known || ((i == OPT_REF || i == OPT_OFFSET) && !takes_ref)))
             return args_usage_error(a->command, "--%s holds for the whole session: give it when it begins%s",
-                                    cli_options[i].name,
-                                    i == OPT_REF || i == OPT_OFFSET ? ", or with 'use'" : "");
+                                    cli_options[i].name, i == OPT_REF || i == OPT_OFFSET ? ", or with 'use'" : "");
     }
     return 0;
 }
@@ -257,8 +254,7 @@ static char *next_completion(const char *text, int state)
     while (command && command->options[at].id != OPT_COUNT && !found) {
         const char *name = cli_options[command->options[at++].id].name;
 
-        if (strncmp(text, "--", 2) == 0 ? strncmp(name, text + 2, strlen(text + 2)) == 0
-                                        : strcmp(text, "-") == 0)
+        if (strncmp(text, "--", 2) == 0 ? strncmp(name, text + 2, strlen(text + 2)) == 0 : strcmp(text, "-") == 0)
             found = cli_format("--%s", name);
     }
     return found;

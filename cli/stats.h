@@ -10,7 +10,7 @@ struct shard_stats {
 
 struct stats {
     uint64_t rows, key_bytes, value_bytes;
-    uint64_t least_rows, most_rows; /* of a shard */
+    uint64_t least_rows, most_rows;                                    /* of a shard */
     uint64_t keys[SF_HISTOGRAM_BUCKETS], values[SF_HISTOGRAM_BUCKETS]; /* bucket i has sizes of i bits */
     struct shard_stats *shards;
     uint32_t shard_count;

@@ -45,7 +45,11 @@ static void put(struct text *t, const char *s)
 
     text_escaped(&plain, s, strlen(s));
     for (const char *p = text_str(&plain); *p; p++) {
-        const char *entity = *p == '&' ? "&amp;" : *p == '<' ? "&lt;" : *p == '>' ? "&gt;" : *p == '"' ? "&quot;" : NULL;
+        const char *entity = *p == '&'   ? "&amp;"
+                             : *p == '<' ? "&lt;"
+                             : *p == '>' ? "&gt;"
+                             : *p == '"' ? "&quot;"
+                                         : NULL;
 
         if (entity)
             text_puts(t, entity);
@@ -119,13 +123,13 @@ static void put_chart(struct text *t, const struct chart *c)
     if (bar > 48)
         bar = 48;
 
-    text_printf(t, "<h2>%s</h2><div class=\"wide\"><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">", c->title, WIDTH,
-                HEIGHT, c->title);
+    text_printf(t, "<h2>%s</h2><div class=\"wide\"><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">",
+                c->title, WIDTH, HEIGHT, c->title);
     for (uint64_t tick = 0; tick <= top; tick += step) {
         double y = TOP + high * (1 - (double)tick / (double)top);
 
-        text_printf(t, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", LEFT, y,
-                    WIDTH - RIGHT, LEFT - 6, y + 4);
+        text_printf(t, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", LEFT,
+                    y, WIDTH - RIGHT, LEFT - 6, y + 4);
         put_amount(t, tick, c->is_size);
         text_puts(t, "</text>");
     }
@@ -134,7 +138,8 @@ static void put_chart(struct text *t, const struct chart *c)
 
         if (c->bars[i].value > 0 && h < 1)
             h = 1; /* what is there is seen */
-        text_printf(t, "<rect class=\"bar\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\"><title>%s: ", x - bar / 2,
+        text_printf(t,
+                    "<rect class=\"bar\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\"><title>%s: ", x - bar / 2,
                     TOP + high - h, bar, h, c->bars[i].what);
         put_amount(t, c->bars[i].value, c->is_size);
         text_puts(t, c->is_size ? "</title></rect>" : " rows</title></rect>");
@@ -145,8 +150,8 @@ static void put_chart(struct text *t, const struct chart *c)
     if (c->mean > 0) {
         double y = TOP + high * (1 - c->mean / (double)top);
 
-        text_printf(t, "<path class=\"halo\" d=\"M%d %.1fH%d\"/><path class=\"mean\" d=\"M%d %.1fH%d\"/>", LEFT, y, WIDTH - RIGHT,
-                    LEFT, y, WIDTH - RIGHT);
+        text_printf(t, "<path class=\"halo\" d=\"M%d %.1fH%d\"/><path class=\"mean\" d=\"M%d %.1fH%d\"/>", LEFT, y,
+                    WIDTH - RIGHT, LEFT, y, WIDTH - RIGHT);
         text_printf(t, "<text class=\"mark\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">mean ", WIDTH - RIGHT, y - 5);
         if (c->is_size || c->mean >= 10)
             put_amount(t, (uint64_t)(c->mean + 0.5), c->is_size);
@@ -190,7 +195,8 @@ static void put_shards(struct text *t, const struct stats *s, const char *title,
     }
     put_chart(t, c);
     if (together > 1)
-        text_printf(t, "<p>A bar is the largest of %" PRIu32 " shards that follow each other; the mean is of all.</p>", together);
+        text_printf(t, "<p>A bar is the largest of %" PRIu32 " shards that follow each other; the mean is of all.</p>",
+                    together);
     free(c);
 }
 
@@ -290,9 +296,11 @@ void stats_page(struct text *t, const struct cli *c, const struct stats *s)
 {
     struct text created = {0};
 
-    text_puts(t, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-                 "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-                 "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>");
+    text_puts(
+        t,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+        "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>");
     put(t, c->info.run_id);
     text_printf(t, "</title><style>%s</style></head>\n<body><h1>Snapshot ", STYLE);
     put(t, c->info.run_id);

@@ -19,8 +19,7 @@ struct toml_document *toml_parse(const char *text, size_t n, char *why, size_t w
         const auto &at = e.source().begin;
 
         snprintf(why, why_size, "line %u, column %u: %.*s", static_cast<unsigned>(at.line),
-                 static_cast<unsigned>(at.column), static_cast<int>(e.description().size()),
-                 e.description().data());
+                 static_cast<unsigned>(at.column), static_cast<int>(e.description().size()), e.description().data());
     } catch (const std::exception &e) {
         snprintf(why, why_size, "%s", e.what());
     }

@@ -17,12 +17,12 @@ static void fill(void *options, size_t size, const void *defaults, size_t known)
         memcpy(options, &size, sizeof(size));
 }
 
-#define INITIALISER(type, macro)                                                                             \
-    void type##_init(type *options, size_t size)                                                             \
-    {                                                                                                        \
-        const type defaults = macro;                                                                         \
-                                                                                                             \
-        fill(options, size, &defaults, sizeof(defaults));                                                    \
+#define INITIALISER(type, macro)                          \
+    void type##_init(type *options, size_t size)          \
+    {                                                     \
+        const type defaults = macro;                      \
+                                                          \
+        fill(options, size, &defaults, sizeof(defaults)); \
     }
 
 INITIALISER(sf_runtime_options, SF_RUNTIME_OPTIONS_INIT)

@@ -55,6 +55,7 @@ beside_ends() {
 trap '[ -z "$beside_pid" ] || { kill "$beside_pid"; wait "$beside_pid"; rm -f "$beside_log"; } 2>/dev/null || true' EXIT
 
 names() {
+    tools/format.sh --check
     python tools/check_includes.py
     python tools/check_docs.py
     ruff check --quiet

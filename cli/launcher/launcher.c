@@ -37,7 +37,6 @@ int main(int argc, char **argv)
             return 1;
         }
     fprintf(stderr,
-            "shardy: the package shardyfusion is not where %s belongs to; python -m shardyfusion starts it, too\n",
-            self);
+            "shardy: the package shardyfusion is not where %s belongs to; python -m shardyfusion starts it, too\n", self);
     return 1;
 }

@@ -15,10 +15,17 @@
 #define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
 #define LARGE_LIST 50000     /* copied in some tenths of a millisecond */
 
-enum batch_phase { BATCH_COLLECTS, BATCH_ASKS_GATE, BATCH_PASSES_GATE, BATCH_ASKS_MEMORY, BATCH_ASKS_ENGINE, BATCH_ANSWERS };
+enum batch_phase {
+    BATCH_COLLECTS,
+    BATCH_ASKS_GATE,
+    BATCH_PASSES_GATE,
+    BATCH_ASKS_MEMORY,
+    BATCH_ASKS_ENGINE,
+    BATCH_ANSWERS
+};
 
 struct key_batch {
-    sf_snapshot *snap;  /* NULL: the gate puts it */
+    sf_snapshot *snap;             /* NULL: the gate puts it */
     const struct batch_gate *gate; /* NULL: none */
     enum batch_phase phase;
     Py_ssize_t at;      /* how far the phase has come */
@@ -30,16 +37,16 @@ struct key_batch {
     PyObject *source;   /* iterator, while it gives keys */
     PyObject *keys;     /* tuple, as given until they are read, then as in `answers`; a list while they are collected */
     PyObject *answers;  /* dict: distinct keys in their first order */
-    uint64_t *seen; /* bits by Python's hashes of the keys so far */
+    uint64_t *seen;     /* bits by Python's hashes of the keys so far */
     unsigned seen_log2; /* how many bits */
     PyObject **missing; /* borrowed from `keys`: what memory did not have, in the order of `call`; NULL as long as it had all */
-    sf_key *asked;      /* of `missing`, which it follows */
+    sf_key *asked; /* of `missing`, which it follows */
     Py_ssize_t missing_count;
     Py_ssize_t failed_at; /* in `keys`: where the last of `missing` that failed stands; they follow each other as there */
-    PyObject *kept; /* list: bytes of keys that are none, which `asked` borrows */
+    PyObject *kept;       /* list: bytes of keys that are none, which `asked` borrows */
     struct routing *routing; /* what all keys are routed by; NULL: themselves */
-    sf_call *call;      /* has what is missing, until it begins */
-    PyObject *list;     /* the aligned answers */
+    sf_call *call;           /* has what is missing, until it begins */
+    PyObject *list;          /* the aligned answers */
 };
 
 void batch_clear(struct operation *op)
@@ -270,7 +277,9 @@ static PyObject *with_key(PyObject *error, const struct key_batch *b, Py_ssize_t
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     PyObject *note, *done;
 
-    note = error && n > 1 ? PyUnicode_FromFormat("at key %zd of %zd of the batch: %.200R", i + 1, n, PyTuple_GET_ITEM(b->keys, i)) : NULL;
+    note = error && n > 1
+               ? PyUnicode_FromFormat("at key %zd of %zd of the batch: %.200R", i + 1, n, PyTuple_GET_ITEM(b->keys, i))
+               : NULL;
     done = note ? PyObject_CallMethod(error, "add_note", "O", note) : NULL;
     Py_XDECREF(note);
     Py_XDECREF(done);

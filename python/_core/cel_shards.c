@@ -8,7 +8,8 @@
 #include "base/grow.h"
 
 struct py_cel_shards {
-    PyObject_HEAD native_state *st;
+    PyObject_HEAD
+    native_state *st;
     sf_cel_shards shards;
 };
 
@@ -86,7 +87,11 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
 {
     struct py_cel_shards *self = (struct py_cel_shards *)o;
     struct place_rows p = {.shards = &self->shards};
-    sf_arrow_rows rows = {.alloc = &sf__allocator_default, .value.kind = SF_ARROW_VALUE_NONE, .cel = &self->shards, .take = place_row, .ctx = &p};
+    sf_arrow_rows rows = {.alloc = &sf__allocator_default,
+                          .value.kind = SF_ARROW_VALUE_NONE,
+                          .cel = &self->shards,
+                          .take = place_row,
+                          .ctx = &p};
     PyObject *records, *capsule, *numbers = NULL;
     struct ArrowArrayStream *stream;
     sf_error err = SF_ERROR_INIT;
@@ -135,9 +140,7 @@ static PyObject *shards_seal(PyObject *o, PyObject *args)
         sf__free(&sf__allocator_default, places);
     else if (!PyErr_Occurred())
         raise_error(self->st, &err);
-    return PyErr_Occurred()
-               ? NULL
-               : Py_BuildValue("(Is)", (unsigned)self->shards.num_dbs, self->shards.sharding_json);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("(Is)", (unsigned)self->shards.num_dbs, self->shards.sharding_json);
 }
 
 static PyMethodDef shards_methods[] = {

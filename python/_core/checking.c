@@ -94,8 +94,7 @@ PyObject *native_verify(PyObject *module, PyObject *args)
     sf_status rc;
     int deep;
 
-    if (!PyArg_ParseTuple(args, "O!pIOO:verify", st->snapshot_type, &snapshot, &deep, &o.threads, &timeout,
-                          &l.progress) ||
+    if (!PyArg_ParseTuple(args, "O!pIOO:verify", st->snapshot_type, &snapshot, &deep, &o.threads, &timeout, &l.progress) ||
         !timeout_from_python(timeout, &o.timeout_ms))
         return NULL;
     s = acquired(snapshot);
@@ -184,7 +183,8 @@ PyObject *native_compare(PyObject *module, PyObject *args)
 /* ---------------------------------------------------------------- comparing rows ------------------------------------- */
 
 struct py_row_diff {
-    PyObject_HEAD native_state *st;
+    PyObject_HEAD
+    native_state *st;
     sf_row_diff *diff; /* NULL: closed */
     bool busy;         /* a thread is in a step, without the GIL: it closes what was closed meanwhile */
 };

@@ -80,12 +80,18 @@ PyObject *native_plain_key(PyObject *module, PyObject *o)
 
 static int64_t signed_at(const void *p, Py_ssize_t size)
 {
-    return size == 1 ? *(const int8_t *)p : size == 2 ? *(const int16_t *)p : size == 4 ? *(const int32_t *)p : *(const int64_t *)p;
+    return size == 1   ? *(const int8_t *)p
+           : size == 2 ? *(const int16_t *)p
+           : size == 4 ? *(const int32_t *)p
+                       : *(const int64_t *)p;
 }
 
 static uint64_t unsigned_at(const void *p, Py_ssize_t size)
 {
-    return size == 1 ? *(const uint8_t *)p : size == 2 ? *(const uint16_t *)p : size == 4 ? *(const uint32_t *)p : *(const uint64_t *)p;
+    return size == 1   ? *(const uint8_t *)p
+           : size == 2 ? *(const uint16_t *)p
+           : size == 4 ? *(const uint32_t *)p
+                       : *(const uint64_t *)p;
 }
 
 /* Of integers of this machine's. */
@@ -134,7 +140,9 @@ PyObject *keys_to_tuple(PyObject *keys)
         return PySequence_Tuple(keys);
     }
     /* a mask is not in the buffer: what it hides are no keys */
-    integers = is_integer_array(&view, &is_signed) && !PyObject_HasAttrString(keys, "mask") ? integers_to_tuple(&view, is_signed) : NULL;
+    integers = is_integer_array(&view, &is_signed) && !PyObject_HasAttrString(keys, "mask")
+                   ? integers_to_tuple(&view, is_signed)
+                   : NULL;
     PyBuffer_Release(&view);
     return integers || PyErr_Occurred() ? integers : PySequence_Tuple(keys);
 }

@@ -49,8 +49,8 @@ bool routed_key_from_python(native_state *st, PyObject *o, PyObject *context, st
 void raise_key_error(native_state *st, const sf_snapshot *s, PyObject *o);
 /* The engine's texts are C strings: false with a ValueError for an object that cannot be one. */
 bool text_check(PyObject *o, const char *what);
-bool timeout_from_python(PyObject *o, int64_t *ms); /* NULL and None: no timeout */
-PyObject *value_to_python(const sf_value *v);       /* bytes, or None */
+bool timeout_from_python(PyObject *o, int64_t *ms);                /* NULL and None: no timeout */
+PyObject *value_to_python(const sf_value *v);                      /* bytes, or None */
 PyObject *op_value(const struct operation *op, const sf_value *v); /* or what op->answers says */
 /* A LookupError, for a look-up that memory alone cannot answer. */
 void raise_not_in_memory(void);
@@ -70,7 +70,7 @@ PyObject *store_events_noted(PyObject *o);
 const sf_credential_source *credential_source_of(PyObject *o);
 const char *encoding_name(sf_key_encoding e);
 
-bool status_of_name(const char *name, sf_status *out); /* of a failure; false with an exception set */
+bool status_of_name(const char *name, sf_status *out);       /* of a failure; false with an exception set */
 PyObject *exception_of(native_state *st, const sf_error *e); /* new reference; NULL with another exception set */
 void raise_error(native_state *st, const sf_error *e);
 void raise_exception(PyObject *exception); /* takes over; NULL: one is set already */

@@ -190,11 +190,8 @@ static PyObject *get_take(struct operation *op, sf_call *call)
     return op_value(op, sf_call_values(call, NULL));
 }
 
-static const struct op_kind get_kind = {.name = "AsyncShardedReader.get",
-                                        .start = get_start,
-                                        .take = get_take,
-                                        .ended = get_ended,
-                                        .clear = get_clear};
+static const struct op_kind get_kind = {
+    .name = "AsyncShardedReader.get", .start = get_start, .take = get_take, .ended = get_ended, .clear = get_clear};
 
 /* What the subclass has found. */
 static PyObject *contains_followed(struct operation *op, PyObject *answer)
@@ -214,8 +211,8 @@ static const struct op_kind contains_kind = {.name = "AsyncShardedReader.contain
                                              .clear = get_clear};
 
 /* Made plain before anything is read of the reader: that may run code of the caller's, which may close it. */
-static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context, int64_t ms,
-                         uint32_t answers)
+static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context,
+                         int64_t ms, uint32_t answers)
 {
     PyObject *key = key_is_plain(given) ? Py_NewRef(given) : key_plain(given);
     PyObject *op = key ? op_new(core->st, kind, (PyObject *)core, key, context, ms) : NULL;
@@ -360,7 +357,8 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     struct observer told, before;
     int pins_last = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOpO:_attach", names, &engine, &metrics, &limiter, &pins_last, &guard))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOpO:_attach", names, &engine, &metrics, &limiter, &pins_last,
+                                     &guard))
         return NULL;
     if (!PyObject_TypeCheck(engine, core->st->reader_type) && !PyObject_TypeCheck(engine, core->st->snapshot_type)) {
         PyErr_SetString(PyExc_TypeError, "_attach takes a Reader or a Snapshot");
@@ -447,36 +445,36 @@ const struct coroutine_method_def core_coroutines[] = {
 #define KEYS_SIGNATURE "($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
 #define MULTI_GET_SIGNATURE "($self, keys, *, routing_context=None, timeout=None, on_error='raise')\n--\n\n"
 /* What does not depend on who waits. */
-#define COMMON_METHODS                                                                                                              \
-    NOT_COPIED,                                                                                                                     \
-        {"try_get", (PyCFunction)(void (*)(void))core_try_get, METH_VARARGS | METH_KEYWORDS,                                        \
-         "try_get($self, key, default=..., *, routing_context=None)\n--\n\n"                                                        \
-         "As get, out of memory only and at once, without waiting. When that takes a read of storage (shards of a factory's own\n"  \
-         "always do), or the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold\n"  \
-         "the key."},                                                                                                               \
-        {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,                                         \
-         "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, key_guard=None)\n--\n\n"                          \
+#define COMMON_METHODS                                                                                                               \
+    NOT_COPIED,                                                                                                                      \
+        {"try_get", (PyCFunction)(void (*)(void))core_try_get, METH_VARARGS | METH_KEYWORDS,                                         \
+         "try_get($self, key, default=..., *, routing_context=None)\n--\n\n"                                                         \
+         "As get, out of memory only and at once, without waiting. When that takes a read of storage (shards of a factory's own\n"   \
+         "always do), or the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold\n"   \
+         "the key."},                                                                                                                \
+        {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,                                          \
+         "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, key_guard=None)\n--\n\n"                           \
          "Go straight to the engine's reader, or to one snapshot, from now on. Before a look-up returns, the observer's collector\n" \
-         "is told: its emit(event, payload) is called. The observer itself is called with what stores have noted\n"                 \
-         "(tell_of(noted), before a look-up raises, too) and when the collector raises (collector_failed(event, error)). A\n"       \
-         "limiter's bucket is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited,\n" \
-         "or, by blocking look-ups, wait() called. key_guard(key, encoding) is called for bytes where the snapshot's keys are\n"    \
-         "integers, until it returns False."},                                                                                      \
-        {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},                                 \
-        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},                       \
-    {                                                                                                                               \
-        NULL, NULL, 0, NULL                                                                                                         \
+         "is told: its emit(event, payload) is called. The observer itself is called with what stores have noted\n"                  \
+         "(tell_of(noted), before a look-up raises, too) and when the collector raises (collector_failed(event, error)). A\n"        \
+         "limiter's bucket is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited,\n"  \
+         "or, by blocking look-ups, wait() called. key_guard(key, encoding) is called for bytes where the snapshot's keys are\n"     \
+         "integers, until it returns False."},                                                                                       \
+        {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},                                  \
+        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},                        \
+    {                                                                                                                                \
+        NULL, NULL, 0, NULL                                                                                                          \
     }
 
 static PyMethodDef core_methods[] = {
-    LOOK_UP("get", core_get,
-            "get" KEY_SIGNATURE
-            "The value of one key as bytes, or None when the snapshot does not hold it.\n\n"
-            "A coroutine: nothing happens before it is awaited. What memory can answer is answered without a trip through the\n"
-            "event loop; otherwise it takes one ranged read of the store. `timeout` (seconds or a timedelta) bounds the whole\n"
-            "operation and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
-            "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
-            "when the reader is not open."),
+    LOOK_UP(
+        "get", core_get,
+        "get" KEY_SIGNATURE "The value of one key as bytes, or None when the snapshot does not hold it.\n\n"
+        "A coroutine: nothing happens before it is awaited. What memory can answer is answered without a trip through the\n"
+        "event loop; otherwise it takes one ranged read of the store. `timeout` (seconds or a timedelta) bounds the whole\n"
+        "operation and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
+        "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
+        "when the reader is not open."),
     LOOK_UP("multi_get", core_multi_get,
             "multi_get" MULTI_GET_SIGNATURE
             "The values of many keys: a dict with one entry a distinct key, in the order of their first occurrence, None for\n"
@@ -493,13 +491,14 @@ static PyMethodDef core_methods[] = {
 };
 
 static PyMethodDef blocking_core_methods[] = {
-    LOOK_UP("get", core_get,
-            "get" KEY_SIGNATURE
-            "The value of one key as bytes, or None when the snapshot does not hold it. What memory does not have takes one ranged\n"
-            "read of the store. `timeout` (seconds or a timedelta) bounds waiting for the limiter and reads of the built-in shard\n"
-            "readers, and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
-            "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
-            "when the reader is closed."),
+    LOOK_UP(
+        "get", core_get,
+        "get" KEY_SIGNATURE
+        "The value of one key as bytes, or None when the snapshot does not hold it. What memory does not have takes one ranged\n"
+        "read of the store. `timeout` (seconds or a timedelta) bounds waiting for the limiter and reads of the built-in shard\n"
+        "readers, and raises OperationTimeoutError. Raises ValueError or ConfigValidationError for a key that this snapshot\n"
+        "cannot hold, DbAdapterError for a damaged shard, S3TransientError when the store does not answer, ReaderStateError\n"
+        "when the reader is closed."),
     LOOK_UP("multi_get", core_multi_get,
             "multi_get" MULTI_GET_SIGNATURE
             "The values of many keys: a dict with one entry a distinct key, in the order of their first occurrence, None for\n"
@@ -514,10 +513,10 @@ static PyMethodDef blocking_core_methods[] = {
     COMMON_METHODS,
 };
 
-#define CORE_SLOTS(methods)                                                                                                         \
-    {                                                                                                                               \
-        {Py_tp_new, core_new}, {Py_tp_dealloc, core_dealloc}, {Py_tp_traverse, core_traverse}, {Py_tp_clear, core_clear},           \
-            {Py_tp_methods, methods}, {0, NULL},                                                                                    \
+#define CORE_SLOTS(methods)                                                                        \
+    {                                                                                              \
+        {Py_tp_new, core_new},     {Py_tp_dealloc, core_dealloc}, {Py_tp_traverse, core_traverse}, \
+        {Py_tp_clear, core_clear}, {Py_tp_methods, methods},      {0, NULL},                       \
     }
 
 static PyType_Slot core_slots[] = CORE_SLOTS(core_methods);

@@ -7,7 +7,8 @@
 #include "objects.h"
 
 struct reader_core {
-    PyObject_HEAD native_state *st;
+    PyObject_HEAD
+    native_state *st;
     struct py_reader *reader; /* NULL: it goes to this one snapshot, or, without one, through the subclass */
     struct py_snapshot *snapshot;
     struct observer observer; /* told of look-ups that did not go through the subclass */

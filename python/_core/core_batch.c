@@ -20,9 +20,10 @@ static enum op_outcome delegate_multi_get(struct operation *op, PyObject **resul
     if (!keys)
         return OP_FAILED;
     Py_SETREF(op->a, keys);
-    return core_delegate(op, PyObject_CallMethod(op->owner, "_multi_get", "OONs", keys, op->b ? op->b : Py_None,
-                                                 core_timeout(op->timeout_ms),
-                                                 op->answers & ANSWERS_ERRORS ? "return" : "raise"),
+    return core_delegate(op,
+                         PyObject_CallMethod(op->owner, "_multi_get", "OONs", keys, op->b ? op->b : Py_None,
+                                             core_timeout(op->timeout_ms),
+                                             op->answers & ANSWERS_ERRORS ? "return" : "raise"),
                          result);
 }
 
@@ -94,11 +95,14 @@ static PyObject *multi_get_ended(struct operation *op, PyObject *result)
 }
 
 /* What batches of keys have in common; warnings and repr call them by their names. */
-#define BATCH_KIND(method)                                                                                             \
-    {                                                                                                                  \
-        .name = "AsyncShardedReader." method, .start = multi_get_start, .take = batch_take, .fail = batch_fail,        \
-        .followed = multi_get_followed, .ended = multi_get_ended, .clear = batch_clear                                 \
-    }
+#define BATCH_KIND(method)                 \
+    {.name = "AsyncShardedReader." method, \
+     .start = multi_get_start,             \
+     .take = batch_take,                   \
+     .fail = batch_fail,                   \
+     .followed = multi_get_followed,       \
+     .ended = multi_get_ended,             \
+     .clear = batch_clear}
 
 static const struct op_kind multi_get_kind = BATCH_KIND("multi_get");
 static const struct op_kind get_many_kind = BATCH_KIND("get_many");

@@ -16,7 +16,7 @@ struct provider {
     atomic_uint refs;
     sigset_t blocked; /* where it was made */
     /* under the GIL */
-    PyObject *ask; /* NULL: let go */
+    PyObject *ask;                /* NULL: let go */
     struct provider *next, *prev; /* of the living */
     struct provider *next_dead;
 };
@@ -88,7 +88,8 @@ static void provider_release(void *ctx)
     while (!atomic_compare_exchange_weak(&dead, &p->next_dead, p))
         ;
     if (!native_interpreter_ends())
-        Py_AddPendingCall(bury_dead, NULL); /* when the interpreter has too many of them, the next source buries these, too */
+        Py_AddPendingCall(bury_dead,
+                          NULL); /* when the interpreter has too many of them, the next source buries these, too */
 }
 
 /* The callable's own answer, see CredentialSource in _native.pyi. False with an exception for anything else. */
@@ -141,7 +142,7 @@ static PyThreadState *thread_state_new(void)
 #if PY_VERSION_HEX >= 0x030C0000
     return PyThreadState_New(PyInterpreterState_Main());
 #else
-    PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState *state);
+    PyAPI_FUNC(void) _PyThreadState_SetCurrent(PyThreadState * state);
     PyThreadState *state = _PyThreadState_Prealloc(PyInterpreterState_Main());
 
     if (state)
@@ -196,7 +197,11 @@ static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         living->prev = p;
     living = p;
     self->source = (sf_credential_source){
-        .size = sizeof(self->source), .get = provider_get, .retain = provider_retain, .release = provider_release, .ctx = p,
+        .size = sizeof(self->source),
+        .get = provider_get,
+        .retain = provider_retain,
+        .release = provider_release,
+        .ctx = p,
         .expires_us = expires_us,
     };
     return (PyObject *)self;

@@ -42,8 +42,7 @@ PyObject *exception_of(native_state *st, const sf_error *e)
         return PyErr_NoMemory();
     if (!st->error_hook)
         return PyObject_CallFunction(PyExc_RuntimeError, "s", message);
-    args = Py_BuildValue("(sN)", sf_status_name(e->code),
-                         text_to_python(message));
+    args = Py_BuildValue("(sN)", sf_status_name(e->code), text_to_python(message));
     kwargs = Py_BuildValue("{s:i,s:N,s:N,s:N,s:I,s:O}", "http_status", e->http_status, "db_id", db_id_or_none(e->db_id),
                            "object_url", text_or_none(e->object), "operation", text_or_none(e->operation), "attempts",
                            (unsigned)e->attempts, "retryable", sf_status_is_retryable(e->code) ? Py_True : Py_False);

@@ -143,8 +143,8 @@ PyObject *native_manifest_refs(PyObject *module, PyObject *args)
     entries = sf__calloc(a, (size_t)PyTuple_GET_SIZE(folders) + 1, sizeof(*entries));
     n = entries ? entries_from_python(folders, entries) : -1;
     if (n >= 0) {
-        if (sf__manifest_refs_from_listing(&refs, &count, prefix, name, entries, (size_t)n, limit > 0 ? (size_t)limit : 0,
-                                           a, &err) == SF_OK) {
+        if (sf__manifest_refs_from_listing(&refs, &count, prefix, name, entries, (size_t)n,
+                                           limit > 0 ? (size_t)limit : 0, a, &err) == SF_OK) {
             list = list_to_python(refs, count, sizeof(*refs), ref_to_python);
             sf__manifest_refs_free(refs, count, a);
         } else {
@@ -171,10 +171,9 @@ PyObject *native_sqlite_sidecar(PyObject *module, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "y*z:sqlite_sidecar", &db, &tag))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    rc = sf__sidecar_encode_bytes((sf_bytes){db.buf, (size_t)db.len}, tag ? tag : "", &sf__allocator_default, &sidecar, &err);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&db);
+    Py_BEGIN_ALLOW_THREADS rc = sf__sidecar_encode_bytes((sf_bytes){db.buf, (size_t)db.len}, tag ? tag : "",
+                                                         &sf__allocator_default, &sidecar, &err);
+    Py_END_ALLOW_THREADS PyBuffer_Release(&db);
     if (rc != SF_OK) {
         raise_error(PyModule_GetState(module), &err);
         return NULL;

@@ -75,7 +75,8 @@ PyObject *native_manifest_location(PyObject *module, PyObject *args)
     sf_error err = SF_ERROR_INIT;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "ssp|O:manifest_location", &ref, &prefix, &relocate, &item) || !native_confine(item, &reach.confine))
+    if (!PyArg_ParseTuple(args, "ssp|O:manifest_location", &ref, &prefix, &relocate, &item) ||
+        !native_confine(item, &reach.confine))
         return NULL;
     reach.prefix = prefix;
     reach.relocate = relocate;

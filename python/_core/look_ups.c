@@ -20,7 +20,8 @@ struct histogram {
 enum look_up_kind { GET_HIT, GET_MISS, MULTI_GET, LOOK_UP_KINDS };
 
 struct look_ups {
-    PyObject_HEAD struct histogram times[LOOK_UP_KINDS];
+    PyObject_HEAD
+    struct histogram times[LOOK_UP_KINDS];
     uint64_t found[LOOK_UP_KINDS];
     uint64_t multi_get_keys, multi_get_hits;
     uint64_t untimed; /* hits since the last one that was timed */

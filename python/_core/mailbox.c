@@ -247,11 +247,8 @@ bool pending_wait(struct pending *p)
     for (;;) {
         bool woken;
 
-        Py_BEGIN_ALLOW_THREADS
-        woken = wait_a_little(p);
-        Py_END_ALLOW_THREADS
-        if (woken)
-            return true;
+        Py_BEGIN_ALLOW_THREADS woken = wait_a_little(p);
+        Py_END_ALLOW_THREADS if (woken) return true;
         if (PyErr_CheckSignals() < 0)
             return false;
     }
@@ -344,12 +341,8 @@ static PyMemberDef port_members[] = {
 };
 
 static PyType_Slot port_slots[] = {
-    {Py_tp_dealloc, port_dealloc},
-    {Py_tp_traverse, port_traverse},
-    {Py_tp_clear, port_clear},
-    {Py_tp_members, port_members},
-    {Py_tp_methods, port_methods},
-    {0, NULL},
+    {Py_tp_dealloc, port_dealloc}, {Py_tp_traverse, port_traverse}, {Py_tp_clear, port_clear},
+    {Py_tp_members, port_members}, {Py_tp_methods, port_methods},   {0, NULL},
 };
 
 PyType_Spec port_spec = {

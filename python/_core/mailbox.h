@@ -22,10 +22,10 @@ struct pending {
     bool (*wake)(void *op);  /* what a drained completion does to it. False when there was no memory for it */
     sf_call *call;           /* the operation's reference; set after the start */
     atomic_bool in_mailbox;
-    pthread_mutex_t lock;    /* covers what follows */
-    pthread_cond_t wake_up;  /* wait() only */
-    bool done;               /* wait() only */
-    bool deaf;               /* the operation has lost interest */
+    pthread_mutex_t lock;   /* covers what follows */
+    pthread_cond_t wake_up; /* wait() only */
+    bool done;              /* wait() only */
+    bool deaf;              /* the operation has lost interest */
     struct notice *notices, *last_notice;
 };
 
@@ -38,7 +38,7 @@ bool pending_wait(struct pending *p);
 /* Any thread: for its operation. False when that has lost interest. */
 bool pending_tell(struct pending *p, struct notice *n);
 struct notice *pending_take(struct pending *p); /* the oldest; NULL: none */
-void pending_forget(struct pending *p); /* its operation has lost interest; gives its reference back */
+void pending_forget(struct pending *p);         /* its operation has lost interest; gives its reference back */
 
 /* The port of the running event loop, and the loop; new references. NULL with an exception. */
 PyObject *port_of_running_loop(native_state *st, PyObject **loop);

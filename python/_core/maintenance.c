@@ -43,8 +43,9 @@ static PyObject *entry_to_python(const void *item)
 {
     const sf_history_entry *e = item;
     PyObject *ref = text_of(e->ref), *run_id = ref ? text_of(e->run_id) : NULL;
-    PyObject *row = run_id ? Py_BuildValue("(OOLO)", ref, run_id, (long long)e->published_at_us, e->is_current ? Py_True : Py_False)
-                           : NULL;
+    PyObject *row =
+        run_id ? Py_BuildValue("(OOLO)", ref, run_id, (long long)e->published_at_us, e->is_current ? Py_True : Py_False)
+               : NULL;
 
     Py_XDECREF(ref);
     Py_XDECREF(run_id);
@@ -76,8 +77,7 @@ PyObject *native_history(PyObject *module, PyObject *args)
     rt = native_runtime(st);
     if (!rt)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS rc =
-        sf_history_list(&h, rt, site.prefix, &site.o, limit > 0 ? (size_t)limit : 0, &err);
+    Py_BEGIN_ALLOW_THREADS rc = sf_history_list(&h, rt, site.prefix, &site.o, limit > 0 ? (size_t)limit : 0, &err);
     Py_END_ALLOW_THREADS if (rc != SF_OK)
     {
         raise_error(st, &err);
@@ -103,8 +103,7 @@ PyObject *native_rollback(PyObject *module, PyObject *args)
     int force, any;
 
     /* what the pointer must name: any, or a text, or None for nothing */
-    if (!PyArg_ParseTuple(args, "ssO!ppz:rollback", &site.prefix, &ref, &PyDict_Type, &options, &force, &any,
-                          &expected) ||
+    if (!PyArg_ParseTuple(args, "ssO!ppz:rollback", &site.prefix, &ref, &PyDict_Type, &options, &force, &any, &expected) ||
         !site_from_python(options, &site))
         return NULL;
     o.site = site.o;
@@ -137,8 +136,8 @@ static PyObject *leftover_to_python(const void *item)
     static const char *const kinds[] = {"attempt", "manifest", "run", "run_record", "upload"};
     const sf_leftover *l = item;
     PyObject *run_id = text_of(l->run_id), *url = run_id ? text_of(l->url) : NULL;
-    PyObject *row = url ? Py_BuildValue("(sOOKO)", kinds[l->kind], run_id, url,
-                                        (unsigned long long)l->objects, l->deleted ? Py_True : Py_False)
+    PyObject *row = url ? Py_BuildValue("(sOOKO)", kinds[l->kind], run_id, url, (unsigned long long)l->objects,
+                                        l->deleted ? Py_True : Py_False)
                         : NULL;
 
     Py_XDECREF(run_id);
@@ -176,7 +175,8 @@ static PyObject *ask_store(struct py_manifest_store *s, const char *what, const 
     static const struct {
         const char *name;
         sf_status status;
-    } statuses[] = {{"OK", SF_OK}, {"NOT_FOUND", SF_NOT_FOUND}, {"BAD_MANIFEST", SF_BAD_MANIFEST}, {"CONFLICT", SF_CONFLICT}};
+    } statuses[] = {
+        {"OK", SF_OK}, {"NOT_FOUND", SF_NOT_FOUND}, {"BAD_MANIFEST", SF_BAD_MANIFEST}, {"CONFLICT", SF_CONFLICT}};
     PyObject *answer = s->progress->failed ? NULL : PyObject_CallFunction(s->ask, "sz", what, ref), *value;
     const char *status, *text;
 
@@ -244,7 +244,8 @@ static sf_status take_entries(struct py_manifest_store *s, PyObject *value, sf_m
 
 typedef sf_status take_fn(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err);
 
-static sf_status question(void *ctx, const char *what, const char *ref, take_fn *take, sf_manifest_answer *out, sf_error *err)
+static sf_status question(void *ctx, const char *what, const char *ref, take_fn *take, sf_manifest_answer *out,
+                          sf_error *err)
 {
     struct py_manifest_store *s = ctx;
     PyObject *value;
@@ -330,9 +331,8 @@ PyObject *native_cleanup(PyObject *module, PyObject *args)
     sf_runtime *rt;
     sf_status rc;
 
-    if (!PyArg_ParseTuple(args, "sO!ppILLppO|O:cleanup", &site.prefix, &PyDict_Type, &options, &stale,
-                          &old_runs, &keep_last, &older_than_ms, &min_age_ms, &ignore_leases, &dry_run,
-                          &progress.callable, &store) ||
+    if (!PyArg_ParseTuple(args, "sO!ppILLppO|O:cleanup", &site.prefix, &PyDict_Type, &options, &stale, &old_runs,
+                          &keep_last, &older_than_ms, &min_age_ms, &ignore_leases, &dry_run, &progress.callable, &store) ||
         !site_from_python(options, &site) || (store != Py_None && !store_from_python(store, &asked, &manifests)))
         return NULL;
     o.site = site.o;

@@ -17,13 +17,13 @@ struct py_manifest {
 
 PyObject *snapshot_info_to_python(const sf_snapshot_info *i)
 {
-    return Py_BuildValue(
-        "{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:L,s:I,s:I,s:i,s:K,s:s,s:s}", "run_id", i->run_id, "manifest_ref",
-        i->manifest_ref, "s3_prefix", i->s3_prefix, "key_col", i->key_col, "db_path_template", i->db_path_template,
-        "shard_prefix", i->shard_prefix, "sharding", i->sharding_json, "custom", i->custom_json, "created_at_us",
-        (long long)i->created_at_us, "num_dbs", i->num_dbs, "shard_count", i->shard_count, "format_version",
-        (int)i->format_version, "row_count", (unsigned long long)i->row_count, "key_encoding",
-        encoding_name(i->key_encoding), "strategy", i->strategy == SF_SHARDING_CEL ? "cel" : "hash");
+    return Py_BuildValue("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:L,s:I,s:I,s:i,s:K,s:s,s:s}", "run_id", i->run_id,
+                         "manifest_ref", i->manifest_ref, "s3_prefix", i->s3_prefix, "key_col", i->key_col,
+                         "db_path_template", i->db_path_template, "shard_prefix", i->shard_prefix, "sharding",
+                         i->sharding_json, "custom", i->custom_json, "created_at_us", (long long)i->created_at_us,
+                         "num_dbs", i->num_dbs, "shard_count", i->shard_count, "format_version", (int)i->format_version,
+                         "row_count", (unsigned long long)i->row_count, "key_encoding", encoding_name(i->key_encoding),
+                         "strategy", i->strategy == SF_SHARDING_CEL ? "cel" : "hash");
 }
 
 PyObject *shard_info_to_python(const sf_shard_info *i)

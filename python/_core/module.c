@@ -14,13 +14,12 @@ static PyObject *runtime_stats(PyObject *module, PyObject *unused)
     (void)unused;
     if (st->rt && native_owns_engine(st))
         sf_runtime_get_stats(st->rt, &s);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "cache_hits", (unsigned long long)s.cache_hits,
-                         "cache_misses", (unsigned long long)s.cache_misses, "cache_bytes",
-                         (unsigned long long)s.cache_bytes, "cache_evictions", (unsigned long long)s.cache_evictions,
-                         "requests", (unsigned long long)s.requests, "bytes_fetched",
-                         (unsigned long long)s.bytes_fetched, "retries", (unsigned long long)s.retries,
-                         "requests_in_flight", (unsigned long long)s.requests_in_flight, "bytes_in_flight",
-                         (unsigned long long)s.bytes_in_flight);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "cache_hits", (unsigned long long)s.cache_hits, "cache_misses",
+        (unsigned long long)s.cache_misses, "cache_bytes", (unsigned long long)s.cache_bytes, "cache_evictions",
+        (unsigned long long)s.cache_evictions, "requests", (unsigned long long)s.requests, "bytes_fetched",
+        (unsigned long long)s.bytes_fetched, "retries", (unsigned long long)s.retries, "requests_in_flight",
+        (unsigned long long)s.requests_in_flight, "bytes_in_flight", (unsigned long long)s.bytes_in_flight);
 }
 
 /* ---------------------------------------------------------------- hooks ------------------------------------------ */
@@ -63,8 +62,7 @@ static PyMethodDef functions[] = {
      "s3_environment()\n--\n\nWhat a store that is given nothing uses, but its credentials."},
     {"take_variables", native_take_variables, METH_VARARGS,
      "take_variables(options, variables, /)\n--\n\nPuts what the variables of a dotenv file say into S3 options."},
-    {"location", native_location, METH_O,
-     "location(url, /)\n--\n\nA URL or a path as manifests have it."},
+    {"location", native_location, METH_O, "location(url, /)\n--\n\nA URL or a path as manifests have it."},
     {"join_location", native_join_location, METH_VARARGS,
      "join_location(prefix, name, /)\n--\n\nThe URL of what has that name below the prefix."},
     {"decode_location", native_decode_location, METH_VARARGS,
@@ -88,7 +86,8 @@ static PyMethodDef functions[] = {
      "compare(snapshot, other, /)\n--\n\nWhat their manifests tell differently: [(name, kind, from, to)]"},
     {"row_diff", native_row_diff, METH_VARARGS,
      "row_diff(snapshot, other, /)\n--\n\nThe rows in which they differ, step by step."},
-    {"cel_shards", native_cel_shards, METH_O, "cel_shards(sharding, /)\n--\n\nOf what \"cel\" is among the options of a Writer."},
+    {"cel_shards", native_cel_shards, METH_O,
+     "cel_shards(sharding, /)\n--\n\nOf what \"cel\" is among the options of a Writer."},
     {"cel_rule", native_cel_rule, METH_VARARGS,
      "cel_rule(sharding, num_dbs, /)\n--\n\nThe rule of a manifest's `sharding` column, a text of JSON."},
     {"hash_db_id", (PyCFunction)(void (*)(void))native_hash_db_id, METH_FASTCALL,
@@ -114,8 +113,7 @@ static PyMethodDef functions[] = {
      "format_run_record(fields)\n--\n\nThe YAML of a run record; times are microseconds since 1970."},
     {"run_record_is_refused", native_run_record_is_refused, METH_O,
      "run_record_is_refused(status)\n--\n\nWhether a store that failed so to take a run's first record would fail its shards, too."},
-    {"parse_run_record", native_parse_run_record, METH_O,
-     "parse_run_record(payload)\n--\n\nThe fields of a run record."},
+    {"parse_run_record", native_parse_run_record, METH_O, "parse_run_record(payload)\n--\n\nThe fields of a run record."},
     {"own_custom", native_own_custom, METH_VARARGS,
      "own_custom(sqlite, shards, /)\n--\n\nOur members of a manifest's custom object, as JSON."},
     {"choose_winners", native_choose_winners, METH_VARARGS,
@@ -175,28 +173,26 @@ static int module_exec(PyObject *module)
     int rc = -1;
 
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError, "shardyfusion cannot be used in a sub-interpreter: its engine serves a process");
+        PyErr_SetString(PyExc_ImportError,
+                        "shardyfusion cannot be used in a sub-interpreter: its engine serves a process");
         return -1;
     }
     st->rt_generation = sf__fork_generation();
-    if (!add_type(module, &operation_spec, &st->operation_type) || !add_type(module, &snapshot_spec, &st->snapshot_type) ||
-        !add_type(module, &scan_spec, &st->scan_type) || !add_type(module, &reader_spec, &st->reader_type) ||
-        !add_type(module, &core_spec, &st->core_type) ||
-        !add_type(module, &blocking_core_spec, &st->blocking_core_type) || !add_type(module, &port_spec, &st->port_type) ||
-        !add_type(module, &store_spec, &st->store_type) || !add_type(module, &writer_spec, &st->writer_type) ||
-        !add_type(module, &shuffle_spec, &st->shuffle_type) ||
+    if (!add_type(module, &operation_spec, &st->operation_type) ||
+        !add_type(module, &snapshot_spec, &st->snapshot_type) || !add_type(module, &scan_spec, &st->scan_type) ||
+        !add_type(module, &reader_spec, &st->reader_type) || !add_type(module, &core_spec, &st->core_type) ||
+        !add_type(module, &blocking_core_spec, &st->blocking_core_type) ||
+        !add_type(module, &port_spec, &st->port_type) || !add_type(module, &store_spec, &st->store_type) ||
+        !add_type(module, &writer_spec, &st->writer_type) || !add_type(module, &shuffle_spec, &st->shuffle_type) ||
         !add_type(module, &shard_writer_spec, &st->shard_writer_type) ||
         !add_type(module, &store_events_spec, &st->store_events_type) ||
         !add_type(module, &credential_source_spec, &st->credential_source_type) ||
         !add_type(module, &token_bucket_spec, &st->token_bucket_type) ||
-        !add_type(module, &manifest_spec, &st->manifest_type) ||
-        !add_type(module, &look_ups_spec, &st->look_ups_type) ||
-        !add_type(module, &question_spec, &st->question_type) ||
-        !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
+        !add_type(module, &manifest_spec, &st->manifest_type) || !add_type(module, &look_ups_spec, &st->look_ups_type) ||
+        !add_type(module, &question_spec, &st->question_type) || !add_type(module, &cel_rule_spec, &st->cel_rule_type) ||
         !add_type(module, &cel_shards_spec, &st->cel_shards_type) ||
         !add_type(module, &shard_opener_spec, &st->shard_opener_type) ||
-        !add_type(module, &row_diff_spec, &st->row_diff_type) ||
-        !add_type(module, &lease_spec, &st->lease_type) ||
+        !add_type(module, &row_diff_spec, &st->row_diff_type) || !add_type(module, &lease_spec, &st->lease_type) ||
         mark_coroutine_methods(module, st->core_type, core_coroutines) < 0)
         return -1;
     asyncio = PyImport_ImportModule("asyncio.events");
@@ -214,10 +210,11 @@ static int module_exec(PyObject *module)
     for (size_t i = 0; i < PAYLOAD_NAMES; i++)
         if (!(st->payload_names[i] = PyUnicode_InternFromString(payload_names[i])))
             goto done;
-    if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic &&
-        st->name_emit && st->text_hit && st->text_miss &&
+    if (st->get_running_loop && st->ports && st->loop_has_run && st->time && st->monotonic && st->name_emit &&
+        st->text_hit && st->text_miss &&
         PyModule_AddStringConstant(module, "NO_CONTEXT_WITH_HASH", SF_NO_CONTEXT_WITH_HASH) == 0 &&
-        PyModule_AddIntConstant(module, "SCAN_PREFETCH_BYTES", (long)((sf_scan_options)SF_SCAN_OPTIONS_INIT).prefetch_bytes) == 0)
+        PyModule_AddIntConstant(module, "SCAN_PREFETCH_BYTES",
+                                (long)((sf_scan_options)SF_SCAN_OPTIONS_INIT).prefetch_bytes) == 0)
         rc = PyModule_AddStringConstant(module, "VERSION", SF_VERSION_STRING);
 done:
     Py_XDECREF(asyncio);

@@ -62,10 +62,10 @@ PyObject *native_turn_is_over(PyObject *module, PyObject *unused);
 PyObject *native_verify(PyObject *module, PyObject *args);
 PyObject *native_xxh3_64(PyObject *module, PyObject *data);
 
-extern PyType_Spec question_spec, shard_opener_spec, port_spec, look_ups_spec, operation_spec,
-    snapshot_spec, scan_spec, reader_spec, core_spec, blocking_core_spec, store_spec,
-    writer_spec, shuffle_spec, shard_writer_spec, store_events_spec, credential_source_spec, token_bucket_spec,
-    manifest_spec, cel_rule_spec, cel_shards_spec, row_diff_spec, lease_spec;
+extern PyType_Spec question_spec, shard_opener_spec, port_spec, look_ups_spec, operation_spec, snapshot_spec, scan_spec,
+    reader_spec, core_spec, blocking_core_spec, store_spec, writer_spec, shuffle_spec, shard_writer_spec,
+    store_events_spec, credential_source_spec, token_bucket_spec, manifest_spec, cel_rule_spec, cel_shards_spec,
+    row_diff_spec, lease_spec;
 extern const struct coroutine_method_def core_coroutines[];
 
 #endif

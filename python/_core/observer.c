@@ -33,8 +33,7 @@ bool observer_init(native_state *st, struct observer *o, PyObject *metrics)
     if (!store_events_from_python(o->parts[OBSERVER_STORE_EVENTS], &events))
         goto fail;
     o->events = events;
-    if (o->parts[OBSERVER_LOOK_UPS] != Py_None &&
-        !(o->look_ups = look_ups_from_python(st, o->parts[OBSERVER_LOOK_UPS])))
+    if (o->parts[OBSERVER_LOOK_UPS] != Py_None && !(o->look_ups = look_ups_from_python(st, o->parts[OBSERVER_LOOK_UPS])))
         goto fail;
     return true;
 fail:

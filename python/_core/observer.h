@@ -19,14 +19,14 @@ enum observer_part {
 struct observer {
     PyObject *parts[OBSERVER_PARTS];
     PyObject *spare_values[GET_PAYLOAD]; /* borrowed: what the spare payload holds */
-    const sf_store_events *events; /* of OBSERVER_STORE_EVENTS */
-    struct look_ups *look_ups; /* of OBSERVER_LOOK_UPS; NULL: the collector is told of each */
+    const sf_store_events *events;       /* of OBSERVER_STORE_EVENTS */
+    struct look_ups *look_ups;           /* of OBSERVER_LOOK_UPS; NULL: the collector is told of each */
 };
 /* What one look-up was. */
 struct look_up {
-    uint64_t ns;    /* OP_UNTIMED: unknown */
-    bool hit;       /* memory had all of it */
-    uint32_t db_id; /* of a get; UINT32_MAX: none */
+    uint64_t ns;            /* OP_UNTIMED: unknown */
+    bool hit;               /* memory had all of it */
+    uint32_t db_id;         /* of a get; UINT32_MAX: none */
     Py_ssize_t keys, found; /* of a batch: as given; of the distinct ones those that there are */
 };
 /* Of a Metrics, or None. False with an exception, and nothing to clear. */

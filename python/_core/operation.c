@@ -23,7 +23,8 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     if (op) {
         st->free_ops = (struct operation *)op->owner;
         st->free_op_count--;
-        _Py_NewReference((PyObject *)op); /* it has kept the reference to its type, and no part of what op_drop_inputs() drops */
+        _Py_NewReference(
+            (PyObject *)op); /* it has kept the reference to its type, and no part of what op_drop_inputs() drops */
     } else {
         op = PyObject_GC_New(struct operation, st->operation_type);
         if (!op)
@@ -438,7 +439,8 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
     PySendResult r = op_advance(self, arg, result);
 
     if (r == PYGEN_ERROR && PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        PyObject *cause = raised(), *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "coroutine raised StopIteration");
+        PyObject *cause = raised(),
+                 *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "coroutine raised StopIteration");
 
         if (error && cause)
             PyException_SetCause(error, Py_NewRef(cause));
@@ -735,7 +737,8 @@ void op_free_list_clear(native_state *st)
 
 static PyObject *op_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "running", "running", "running", "running", "running", "closed"};
+    static const char *const states[] = {"created", "running", "running", "running",
+                                         "running", "running", "running", "closed"};
     struct operation *op = (struct operation *)self;
 
     return PyUnicode_FromFormat("<coroutine object %s, %s>", op->kind->name, states[op->state]);

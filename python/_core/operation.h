@@ -8,9 +8,9 @@ enum op_outcome { OP_FAILED = -1, OP_PENDING, OP_FINISHED, OP_DELEGATED, OP_AWAI
 
 /* What look-ups answer. */
 enum {
-    ANSWERS_ALIGNED = 1, /* a list aligned with the keys, not a dict of the distinct ones */
-    ANSWERS_ERRORS = 2,  /* failed keys map to their exceptions */
-    ANSWERS_FOUND = 4,   /* whether there is a value, not the value */
+    ANSWERS_ALIGNED = 1,  /* a list aligned with the keys, not a dict of the distinct ones */
+    ANSWERS_ERRORS = 2,   /* failed keys map to their exceptions */
+    ANSWERS_FOUND = 4,    /* whether there is a value, not the value */
     ANSWERS_ONE_ERROR = 8 /* of shards that fail together the first one's, not a group */
 };
 
@@ -43,19 +43,19 @@ struct operation {
     const struct op_kind *kind;
     PyObject *owner, *a, *b; /* inputs */
     int64_t timeout_ms;
-    uint32_t n; /* a shard, a number of rows */
-    uint32_t answers; /* of look-ups: ANSWERS_* */
-    uint64_t started_ns;     /* of a kind with `ended`; 0: not measured; OP_UNTIMED: counted, but no clock was read */
+    uint32_t n;          /* a shard, a number of rows */
+    uint32_t answers;    /* of look-ups: ANSWERS_* */
+    uint64_t started_ns; /* of a kind with `ended`; 0: not measured; OP_UNTIMED: counted, but no clock was read */
     enum op_state state;
-    bool asks_engine;        /* memory did not have all */
-    bool blocking;           /* inside wait(): no event loop */
-    PyObject *waiter;        /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
-    PyObject *port;          /* RUNNING: keeps the future */
-    PyObject *future;        /* RUNNING */
-    struct pending *pending; /* RUNNING, ANSWERING */
-    PyObject *ask;           /* takes the engine's questions: see question.c; NULL: there are none */
+    bool asks_engine;          /* memory did not have all */
+    bool blocking;             /* inside wait(): no event loop */
+    PyObject *waiter;          /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
+    PyObject *port;            /* RUNNING: keeps the future */
+    PyObject *future;          /* RUNNING */
+    struct pending *pending;   /* RUNNING, ANSWERING */
+    PyObject *ask;             /* takes the engine's questions: see question.c; NULL: there are none */
     struct failures *failures; /* of answers; NULL: none */
-    void *extra;             /* the kind's own */
+    void *extra;               /* the kind's own */
 };
 
 /* `owner`, `a`, `b` may be NULL; new references are taken. */

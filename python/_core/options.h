@@ -16,15 +16,14 @@ struct option {
  * that no row has are for others. */
 bool options_take(PyObject *dict, const struct option *table, void *out);
 
-bool option_text(PyObject *o, const struct option *of, void *out); /* const char * */
-bool option_bool(PyObject *o, const struct option *of, void *out); /* bool */
-bool option_count(PyObject *o, const struct option *of,
-                  void *out);                                     /* uint32_t; what is beyond either end is that end */
-bool option_u32(PyObject *o, const struct option *of, void *out); /* uint32_t */
-bool option_u64(PyObject *o, const struct option *of, void *out); /* uint64_t */
-bool option_i32(PyObject *o, const struct option *of, void *out); /* int32_t; as option_count */
-bool option_i64(PyObject *o, const struct option *of, void *out); /* int64_t, which may be below 0 */
-bool option_ms(PyObject *o, const struct option *of, void *out);  /* int64_t */
+bool option_text(PyObject *o, const struct option *of, void *out);  /* const char * */
+bool option_bool(PyObject *o, const struct option *of, void *out);  /* bool */
+bool option_count(PyObject *o, const struct option *of, void *out); /* uint32_t; what is beyond either end is that end */
+bool option_u32(PyObject *o, const struct option *of, void *out);   /* uint32_t */
+bool option_u64(PyObject *o, const struct option *of, void *out);   /* uint64_t */
+bool option_i32(PyObject *o, const struct option *of, void *out);   /* int32_t; as option_count */
+bool option_i64(PyObject *o, const struct option *of, void *out);   /* int64_t, which may be below 0 */
+bool option_ms(PyObject *o, const struct option *of, void *out);    /* int64_t */
 bool option_double(PyObject *o, const struct option *of, void *out); /* double */
 bool option_word(PyObject *o, const struct option *of, void *out);   /* an enum: one of the words, by its place */
 

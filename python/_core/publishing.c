@@ -150,7 +150,8 @@ PyObject *native_own_custom(PyObject *module, PyObject *args)
     sf_attempt *attempts = NULL;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO:own_custom", &sqlite_dict, &shards) || !sqlite_options_from_python(sqlite_dict, &sqlite))
+    if (!PyArg_ParseTuple(args, "OO:own_custom", &sqlite_dict, &shards) ||
+        !sqlite_options_from_python(sqlite_dict, &sqlite))
         return NULL;
     if (sqlite_dict != Py_None)
         c.backend = SF_BACKEND_SQLITE;

@@ -46,8 +46,8 @@ struct py_question {
 /* ---------------------------------------------------------------- without the GIL -------------------------------- */
 
 /* Not PyMem_Raw*(): whoever traces Python's memory would have the loop thread wait for the GIL. */
-void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what, const char *text,
-                  size_t number)
+void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what,
+                  const char *text, size_t number)
 {
     struct question *q = calloc(1, sizeof(*q));
     char *copy = q && text ? strdup(text) : NULL;
@@ -58,8 +58,13 @@ void question_put(struct pending *p, const struct question_kind *kind, void *req
         kind->release(request);
         return;
     }
-    *q = (struct question){
-        .notice = {.drop = question_drop}, .kind = kind, .request = request, .what = what, .text = copy, .number = number, .pending = p};
+    *q = (struct question){.notice = {.drop = question_drop},
+                           .kind = kind,
+                           .request = request,
+                           .what = what,
+                           .text = copy,
+                           .number = number,
+                           .pending = p};
     atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
     if (!pending_tell(p, &q->notice))
         question_drop(&q->notice);

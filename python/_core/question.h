@@ -20,8 +20,8 @@ struct question_kind {
 /* Any thread, without the GIL: the operation to which `p` belongs, which the caller keeps until this returns, is to take it
  * to its `ask`. Takes over the request; `what` is static, the text (NULL: None, or the number) is copied. When nobody can be
  * asked, it is released. */
-void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what, const char *text,
-                  size_t number);
+void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what,
+                  const char *text, size_t number);
 void question_drop(struct notice *n); /* with the GIL or without */
 /* What question_put() has told, as a Question; takes over, also when it fails. `failures`: of the operation. */
 PyObject *question_to_python(native_state *st, struct notice *n, struct failures **failures);

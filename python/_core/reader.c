@@ -57,9 +57,9 @@ static bool tell_rejected(struct operation *op, PyObject *list, const sf_call *c
     for (size_t i = 0; list && ok && i < n; i++) {
         const char *ref = rejected[i].manifest_ref;
         PyObject *own = failure_of(op->failures, ref);
-        PyObject *pair = Py_BuildValue("(NNO)", text_to_python(ref),
-                                       own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
-                                       rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
+        PyObject *pair =
+            Py_BuildValue("(NNO)", text_to_python(ref), own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
+                          rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
 
         ok = pair && PyList_Append(list, pair) == 0;
         Py_XDECREF(pair);
@@ -79,8 +79,7 @@ static PyObject *open_fail(struct operation *op, sf_call *call)
     return NULL;
 }
 
-static const struct op_kind open_kind = {
-    .name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
+static const struct op_kind open_kind = {.name = "open_reader", .start = open_start, .take = open_take, .fail = open_fail};
 
 PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -97,7 +96,8 @@ PyObject *native_open_reader(PyObject *module, PyObject *args, PyObject *kwargs)
 
 /* ---------------------------------------------------------------- refreshing ------------------------------------- */
 
-typedef sf_status start_fn(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);
+typedef sf_status start_fn(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                           sf_error *err);
 
 static enum op_outcome reader_start(struct operation *op, start_fn *start)
 {
@@ -282,10 +282,10 @@ static PyObject *reader_health(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     sf_reader_get_health(((struct py_reader *)self)->r, ms, (sf_staleness_of)kind, &h);
     return Py_BuildValue("{s:s,s:O,s:O,s:I,s:L,s:L,s:L,s:I,s:I,s:N}", "status", statuses[h.status], "closed",
-                         h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs", h.num_dbs,
-                         "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
-                         "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "refresh_failures", h.refresh_failures, "last_refresh_error",
-                         text_to_python(h.last_refresh_error));
+                         h.closed ? Py_True : Py_False, "fallback", h.fallback ? Py_True : Py_False, "num_dbs",
+                         h.num_dbs, "age_ms", (long long)h.age_ms, "since_refresh_ms", (long long)h.since_refresh_ms,
+                         "snapshot_age_ms", (long long)h.snapshot_age_ms, "borrowed", h.borrowed, "refresh_failures",
+                         h.refresh_failures, "last_refresh_error", text_to_python(h.last_refresh_error));
 }
 
 static PyObject *reader_cache_stats(PyObject *self, PyObject *unused)
@@ -303,16 +303,16 @@ static PyObject *reader_cache_stats(PyObject *self, PyObject *unused)
         sf_reader_hedge_stats(o->r, &h);
         sf_runtime_get_stats(o->st->rt, &r);
     }
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "hits", (unsigned long long)c.hits, "misses",
-                         (unsigned long long)c.misses, "bytes", (unsigned long long)c.bytes, "max_bytes",
-                         (unsigned long long)c.max_bytes, "evictions", (unsigned long long)c.evictions, "requests",
-                         (unsigned long long)r.requests, "bytes_fetched", (unsigned long long)r.bytes_fetched,
-                         "disk_hits", (unsigned long long)d.hits, "disk_misses", (unsigned long long)d.misses,
-                         "disk_bytes_read", (unsigned long long)d.bytes_read, "disk_bytes_written",
-                         (unsigned long long)d.bytes_written, "disk_dropped", (unsigned long long)d.dropped,
-                         "hedges_sent", (unsigned long long)h.sent, "hedges_won", (unsigned long long)h.won,
-                         "hedges_refused_budget", (unsigned long long)h.refused_budget, "hedges_refused_sick",
-                         (unsigned long long)h.refused_sick, "hedges_refused_room", (unsigned long long)h.refused_room);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "hits", (unsigned long long)c.hits,
+        "misses", (unsigned long long)c.misses, "bytes", (unsigned long long)c.bytes, "max_bytes",
+        (unsigned long long)c.max_bytes, "evictions", (unsigned long long)c.evictions, "requests",
+        (unsigned long long)r.requests, "bytes_fetched", (unsigned long long)r.bytes_fetched, "disk_hits",
+        (unsigned long long)d.hits, "disk_misses", (unsigned long long)d.misses, "disk_bytes_read",
+        (unsigned long long)d.bytes_read, "disk_bytes_written", (unsigned long long)d.bytes_written, "disk_dropped",
+        (unsigned long long)d.dropped, "hedges_sent", (unsigned long long)h.sent, "hedges_won",
+        (unsigned long long)h.won, "hedges_refused_budget", (unsigned long long)h.refused_budget, "hedges_refused_sick",
+        (unsigned long long)h.refused_sick, "hedges_refused_room", (unsigned long long)h.refused_room);
 }
 
 static PyObject *reader_close(PyObject *self, PyObject *unused)
@@ -342,11 +342,13 @@ static PyMethodDef reader_methods[] = {
      "snapshot($self, known=None, /)\n--\n\nThe present snapshot, pinned; `known` itself while it is that."},
     {"ready", (PyCFunction)(void (*)(void))reader_ready, METH_VARARGS | METH_KEYWORDS,
      "ready($self, timeout=None)\n--\n\nEnds when the snapshot is where the residency says."},
-    {"ready_bytes", reader_ready_bytes, METH_NOARGS, "ready_bytes($self)\n--\n\nHow far the last ready() is: bytes, of how many."},
+    {"ready_bytes", reader_ready_bytes, METH_NOARGS,
+     "ready_bytes($self)\n--\n\nHow far the last ready() is: bytes, of how many."},
     {"refresh", (PyCFunction)(void (*)(void))reader_refresh, METH_VARARGS | METH_KEYWORDS,
      "refresh($self, timeout=None, rejected=None, ask=None)\n--\n\nFollows the pointer; whether the snapshot changed."},
     {"due", reader_due, METH_NOARGS, "due($self)\n--\n\nEnds when a refresh is due, by the reader's refresh_interval."},
-    {"moved", reader_moved, METH_O, "moved($self, manifest_ref, /)\n--\n\nEnds when another manifest than this one is served."},
+    {"moved", reader_moved, METH_O,
+     "moved($self, manifest_ref, /)\n--\n\nEnds when another manifest than this one is served."},
     {"health", (PyCFunction)(void (*)(void))reader_health, METH_VARARGS | METH_KEYWORDS,
      "health($self, staleness_ms=None, by=\"reader\")\n--\n\nNo I/O, never fails."},
     {"cache_stats", reader_cache_stats, METH_NOARGS, "cache_stats($self)\n--\n\nThe fields of CacheStats."},

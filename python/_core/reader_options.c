@@ -38,13 +38,17 @@ static bool hedge_after_option(PyObject *o, const struct option *of, void *out)
     return true;
 }
 
-static const char *const sqlite_modes[] = {
-    [SF_SQLITE_AUTO] = "auto",         [SF_SQLITE_DOWNLOAD] = "download", [SF_SQLITE_RANGE] = "range",
-    [SF_SQLITE_REFUSE] = "refuse", NULL};
+static const char *const sqlite_modes[] = {[SF_SQLITE_AUTO] = "auto",
+                                           [SF_SQLITE_DOWNLOAD] = "download",
+                                           [SF_SQLITE_RANGE] = "range",
+                                           [SF_SQLITE_REFUSE] = "refuse",
+                                           NULL};
 
-static const char *const residencies[] = {
-    [SF_RESIDENCY_NONE] = "none",     [SF_RESIDENCY_INDEX] = "index", [SF_RESIDENCY_MEMORY] = "memory",
-    [SF_RESIDENCY_DISK] = "disk", NULL};
+static const char *const residencies[] = {[SF_RESIDENCY_NONE] = "none",
+                                          [SF_RESIDENCY_INDEX] = "index",
+                                          [SF_RESIDENCY_MEMORY] = "memory",
+                                          [SF_RESIDENCY_DISK] = "disk",
+                                          NULL};
 
 /* By the names of the readers' keyword arguments (reader/_options.py); the rest is the package's own. */
 static const struct option reader_options[] = {

@@ -267,7 +267,8 @@ static PyObject *rule_route(PyObject *self, PyObject *args)
 }
 
 static PyMethodDef rule_methods[] = {
-    {"token", rule_token, METH_O, "token($self, context, /)\n--\n\nWhat the expression gives for values of its columns: int, str or bytes."},
+    {"token", rule_token, METH_O,
+     "token($self, context, /)\n--\n\nWhat the expression gives for values of its columns: int, str or bytes."},
     {"route", rule_route, METH_VARARGS, "route($self, key, context=None, /)\n--\n\nThe shard of a key."},
     {"__reduce__", native_not_copied, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

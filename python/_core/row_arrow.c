@@ -185,8 +185,11 @@ PyObject *native_arrow_stream(PyObject *module, PyObject *args)
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
     s->next = Py_NewRef(next);
-    *stream = (struct ArrowArrayStream){.get_schema = stream_schema, .get_next = stream_next, .get_last_error = stream_error,
-                                        .release = stream_release, .private_data = s};
+    *stream = (struct ArrowArrayStream){.get_schema = stream_schema,
+                                        .get_next = stream_next,
+                                        .get_last_error = stream_error,
+                                        .release = stream_release,
+                                        .private_data = s};
     capsule = PyCapsule_New(stream, "arrow_array_stream", stream_free);
     if (!capsule) {
         stream_release(stream);

@@ -301,10 +301,10 @@ PyObject *native_next_attempts(PyObject *module, PyObject *args)
 
 struct py_lease {
     PyObject_HEAD
-    PyObject *fields;       /* of the record; its texts are the lease's */
-    PyObject *put;          /* called with the fields of each record; True: it is kept */
-    PyObject *refs;         /* list of all that were announced: a renewal under way may have an earlier one */
-    unsigned long putter;   /* thread that is inside of `put`; 0: none. Under the GIL */
+    PyObject *fields;     /* of the record; its texts are the lease's */
+    PyObject *put;        /* called with the fields of each record; True: it is kept */
+    PyObject *refs;       /* list of all that were announced: a renewal under way may have an earlier one */
+    unsigned long putter; /* thread that is inside of `put`; 0: none. Under the GIL */
     sf_lease lease;
 };
 
@@ -407,8 +407,9 @@ static bool may_wait(struct py_lease *o)
 {
     if (o->putter != PyThread_get_thread_ident() || sf__lease_wait_stopped(&o->lease, 0))
         return true;
-    PyErr_SetString(PyExc_RuntimeError, "the run's record is being renewed by this very call: update() of a registry can neither "
-                                        "end the run nor renew its record");
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the run's record is being renewed by this very call: update() of a registry can neither "
+                    "end the run nor renew its record");
     return false;
 }
 
@@ -512,7 +513,8 @@ static PyMethodDef lease_methods[] = {
     {"run", lease_run, METH_NOARGS, "run($self)\n--\n\nRenews the record until the lease is stopped."},
     {"has_lapsed", lease_has_lapsed, METH_O,
      "has_lapsed($self, now_ms, /)\n--\n\nWhether it was not renewed in time, by the boot clock."},
-    {"announce", lease_announce, METH_O, "announce($self, manifest_ref, /)\n--\n\nThe record names the manifest, or none, from now on."},
+    {"announce", lease_announce, METH_O,
+     "announce($self, manifest_ref, /)\n--\n\nThe record names the manifest, or none, from now on."},
     {"renew", lease_renew, METH_NOARGS, "renew($self)\n--\n\nRenews the record now."},
     {"stop", lease_stop, METH_NOARGS, "stop($self)\n--\n\nEnds run()."},
     {"finish", lease_finish, METH_VARARGS,
@@ -521,8 +523,8 @@ static PyMethodDef lease_methods[] = {
 };
 
 static PyType_Slot lease_slots[] = {
-    {Py_tp_new, lease_new},           {Py_tp_dealloc, lease_dealloc}, {Py_tp_traverse, lease_traverse},
-    {Py_tp_clear, lease_clear},       {Py_tp_methods, lease_methods}, {0, NULL},
+    {Py_tp_new, lease_new},     {Py_tp_dealloc, lease_dealloc}, {Py_tp_traverse, lease_traverse},
+    {Py_tp_clear, lease_clear}, {Py_tp_methods, lease_methods}, {0, NULL},
 };
 
 PyType_Spec lease_spec = {

@@ -48,9 +48,9 @@ PyObject *native_s3_environment(PyObject *module, PyObject *unused)
 
     (void)unused;
     Py_BEGIN_ALLOW_THREADS /* reads files */
-    rc = sf__s3_options_resolve(&r, NULL, NULL, NULL, &sf__allocator_default, &err);
-    Py_END_ALLOW_THREADS
-    if (rc != SF_OK) {
+        rc = sf__s3_options_resolve(&r, NULL, NULL, NULL, &sf__allocator_default, &err);
+    Py_END_ALLOW_THREADS if (rc != SF_OK)
+    {
         raise_error(PyModule_GetState(module), &err);
         return NULL;
     }
@@ -104,7 +104,8 @@ PyObject *native_take_variables(PyObject *module, PyObject *args)
             !dict_put(options, texts[i].name, text_to_python(text)))
             return NULL;
     }
-    if ((o.addressing != SF_ADDRESSING_AUTO && !dict_put(options, "addressing", text_to_python(addressings[o.addressing]))) ||
+    if ((o.addressing != SF_ADDRESSING_AUTO &&
+         !dict_put(options, "addressing", text_to_python(addressings[o.addressing]))) ||
         (o.requester_pays && !dict_put(options, "requester_pays", Py_NewRef(Py_True))))
         return NULL;
     Py_RETURN_NONE;

@@ -101,12 +101,10 @@ static sf_status try_batch(struct py_scan *o, size_t most, sf_key_encoding keys,
     sf_status rc;
 
     o->stepping = true;
-    Py_BEGIN_ALLOW_THREADS
-    rc = sf_scan_try_next(o->scan, most, &rows, &n, &end, err);
+    Py_BEGIN_ALLOW_THREADS rc = sf_scan_try_next(o->scan, most, &rows, &n, &end, err);
     if (rc == SF_OK && n > 0)
         rc = sf_rows_export_arrow(out, rows, n, keys, err);
-    Py_END_ALLOW_THREADS
-    scan_leave(o);
+    Py_END_ALLOW_THREADS scan_leave(o);
     return rc;
 }
 

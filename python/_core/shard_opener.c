@@ -14,8 +14,8 @@
 /* Counted: by the Python object, by each copy of options that the engine holds, by each shard and scan. */
 struct plug {
     atomic_uint refs;
-    atomic_ullong numbers; /* given out so far */
-    pthread_mutex_t lock;  /* covers what follows */
+    atomic_ullong numbers;   /* given out so far */
+    pthread_mutex_t lock;    /* covers what follows */
     struct numbered *closed; /* newest first */
 };
 
@@ -105,8 +105,8 @@ static PyObject *key_to_python(const void *item)
 
 static PyObject *about_opening(const sf_shard_to_open *o)
 {
-    return Py_BuildValue("(IszsNOI)", o->db_id, o->url, o->checkpoint_id, o->manifest_ref, bytes_or_none(true, o->manifest),
-                         o->shared ? Py_True : Py_False, o->together);
+    return Py_BuildValue("(IszsNOI)", o->db_id, o->url, o->checkpoint_id, o->manifest_ref,
+                         bytes_or_none(true, o->manifest), o->shared ? Py_True : Py_False, o->together);
 }
 
 /* Where the caller gave a prefix the shard gets that, not the range it comes to. */
@@ -117,9 +117,9 @@ static PyObject *about_rows(const struct shard_ask *a)
     PyObject *limit = w->limit == UINT64_MAX ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(w->limit);
 
     return Py_BuildValue("(KK{s:N,s:N,s:N,s:N,s:O}nn)", a->shard->number, a->scan->number, "start",
-                         bytes_or_none(range && w->start.n > 0, w->start), "end", bytes_or_none(range && w->has_end, w->end),
-                         "prefix", bytes_or_none(w->has_prefix, w->prefix), "limit", limit, "reverse",
-                         w->reverse ? Py_True : Py_False, (Py_ssize_t)w->max_rows,
+                         bytes_or_none(range && w->start.n > 0, w->start), "end",
+                         bytes_or_none(range && w->has_end, w->end), "prefix", bytes_or_none(w->has_prefix, w->prefix),
+                         "limit", limit, "reverse", w->reverse ? Py_True : Py_False, (Py_ssize_t)w->max_rows,
                          w->max_bytes > PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX : (Py_ssize_t)w->max_bytes);
 }
 
@@ -135,7 +135,9 @@ static PyObject *about(void *request, const char *what)
     }
     if (a->open)
         return about_opening(a->open);
-    return a->scan ? about_rows(a) : Py_BuildValue("(KN)", a->shard->number, list_to_python(a->keys, a->count, sizeof(*a->keys), key_to_python));
+    return a->scan ? about_rows(a)
+                   : Py_BuildValue("(KN)", a->shard->number,
+                                   list_to_python(a->keys, a->count, sizeof(*a->keys), key_to_python));
 }
 
 static sf_shard_request *take(struct shard_ask *a)
@@ -366,8 +368,15 @@ static PyObject *opener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     atomic_init(&p->refs, 1);
     pthread_mutex_init(&p->lock, NULL);
     self->vtable = (sf_shard_opener){
-        .size = sizeof(self->vtable), .ctx = p, .retain = plug_retain, .release = plug_release, .open = plug_open,
-        .get_many = plug_get_many, .scan_next = plug_scan_next, .scan_close = plug_scan_close, .close = plug_close,
+        .size = sizeof(self->vtable),
+        .ctx = p,
+        .retain = plug_retain,
+        .release = plug_release,
+        .open = plug_open,
+        .get_many = plug_get_many,
+        .scan_next = plug_scan_next,
+        .scan_close = plug_scan_close,
+        .close = plug_close,
     };
     return (PyObject *)self;
 }

@@ -206,7 +206,8 @@ static void shard_dealloc(PyObject *o)
 
 static PyMethodDef shard_methods[] = {
     NOT_COPIED,
-    {"add", shard_add, METH_O, "add($self, pairs, /)\n--\n\nTakes rows, in any order; of rows with one key the last wins."},
+    {"add", shard_add, METH_O,
+     "add($self, pairs, /)\n--\n\nTakes rows, in any order; of rows with one key the last wins."},
     {"finish", shard_finish, METH_NOARGS, "finish($self)\n--\n\nBuilds the shard and stores it."},
     {"cancel", shard_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
     {"close", shard_close, METH_NOARGS,
@@ -241,8 +242,8 @@ struct content {
     uint64_t rows;
 };
 
-static sf_status content_open(struct content *c, sf_runtime *rt, const char *url, const sf_s3_options *s3, const char *folder,
-                              sf_error *err)
+static sf_status content_open(struct content *c, sf_runtime *rt, const char *url, const sf_s3_options *s3,
+                              const char *folder, sf_error *err)
 {
     sf_scan_options o = SF_SCAN_OPTIONS_INIT;
     sf_reader_options reading = SF_READER_OPTIONS_INIT;

@@ -20,8 +20,9 @@ static PyObject *blocks_to_python(struct py_shuffle *self)
     sf_shuffle_blocks b;
 
     sf__shuffle_take(self->s, &b);
-    return Py_BuildValue("(ny#y#y#)", (Py_ssize_t)b.count, (const char *)b.db_ids, (Py_ssize_t)(b.count * sizeof(*b.db_ids)),
-                         (const char *)b.off, (Py_ssize_t)((b.count + 1) * sizeof(*b.off)), (const char *)b.bytes,
+    return Py_BuildValue("(ny#y#y#)", (Py_ssize_t)b.count, (const char *)b.db_ids,
+                         (Py_ssize_t)(b.count * sizeof(*b.db_ids)), (const char *)b.off,
+                         (Py_ssize_t)((b.count + 1) * sizeof(*b.off)), (const char *)b.bytes,
                          (Py_ssize_t)(b.count > 0 ? b.off[b.count] : 0));
 }
 

@@ -42,8 +42,7 @@ static enum op_outcome open_shard_start(struct operation *op, PyObject **result)
     p = op_begin(op);
     if (!p)
         return OP_FAILED;
-    rc = sf_snapshot_open_shard_start(&call, rt, url, &o, checkpoint, op->timeout_ms, pending_on_done, p,
-                                      &err);
+    rc = sf_snapshot_open_shard_start(&call, rt, url, &o, checkpoint, op->timeout_ms, pending_on_done, p, &err);
     return op_begun(op, rc, call, &err);
 }
 
@@ -64,7 +63,8 @@ PyObject *native_open_shard(PyObject *module, PyObject *args, PyObject *kwargs)
         !text_check(url, "url") || (checkpoint && checkpoint != Py_None && !text_check(checkpoint, "checkpoint")) ||
         !timeout_from_python(timeout, &ms))
         return NULL;
-    return op_new(PyModule_GetState(module), &open_shard_kind, url, options, checkpoint == Py_None ? NULL : checkpoint, ms);
+    return op_new(PyModule_GetState(module), &open_shard_kind, url, options, checkpoint == Py_None ? NULL : checkpoint,
+                  ms);
 }
 
 /* ---------------------------------------------------------------- the manifest ----------------------------------- */
@@ -333,8 +333,11 @@ static enum op_outcome look_up_many_start(struct operation *op, PyObject **resul
     return s ? batch_start(op, s, NULL, result) : OP_FAILED;
 }
 
-static const struct op_kind look_up_many_kind = {
-    .name = "Snapshot.look_up_many", .start = look_up_many_start, .take = batch_take, .fail = batch_fail, .clear = batch_clear};
+static const struct op_kind look_up_many_kind = {.name = "Snapshot.look_up_many",
+                                                 .start = look_up_many_start,
+                                                 .take = batch_take,
+                                                 .fail = batch_fail,
+                                                 .clear = batch_clear};
 
 static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -343,10 +346,12 @@ static PyObject *snapshot_look_up_many(PyObject *self, PyObject *args, PyObject 
     uint32_t answers = 0;
     int64_t ms;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:look_up_many", names, &keys, &context, &on_error, &timeout, &ask) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:look_up_many", names, &keys, &context, &on_error, &timeout,
+                                     &ask) ||
         !batch_on_error(on_error, &answers) || !timeout_from_python(timeout, &ms))
         return NULL;
-    op = op_new(((struct py_snapshot *)self)->st, &look_up_many_kind, self, keys, context == Py_None ? NULL : context, ms);
+    op = op_new(((struct py_snapshot *)self)->st, &look_up_many_kind, self, keys, context == Py_None ? NULL : context,
+                ms);
     if (op)
         ((struct operation *)op)->answers = answers;
     return op_asking(op, ask);
@@ -361,7 +366,8 @@ static bool group_add(PyObject *groups, const sf_snapshot *s, PyObject *o, const
     PyObject *id, *group, *bytes, *number;
     bool ok;
 
-    if (sf_snapshot_route(s, key, &db_id, NULL) != SF_OK || sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
+    if (sf_snapshot_route(s, key, &db_id, NULL) != SF_OK ||
+        sf_snapshot_encode_key(s, key, scratch, &stored, NULL) != SF_OK)
         return false;
     id = PyLong_FromUnsignedLong(db_id);
     group = id ? PyDict_GetItemWithError(groups, id) : NULL;
@@ -374,7 +380,8 @@ static bool group_add(PyObject *groups, const sf_snapshot *s, PyObject *o, const
         group = ok ? group : NULL;
     }
     bytes = group ? PyBytes_FromStringAndSize((const char *)stored.p, (Py_ssize_t)stored.n) : NULL;
-    ok = bytes && PyList_Append(PyTuple_GET_ITEM(group, 1), o) == 0 && PyList_Append(PyTuple_GET_ITEM(group, 2), bytes) == 0;
+    ok = bytes && PyList_Append(PyTuple_GET_ITEM(group, 1), o) == 0 &&
+         PyList_Append(PyTuple_GET_ITEM(group, 2), bytes) == 0;
     Py_XDECREF(bytes);
     Py_XDECREF(id);
     return ok;

@@ -24,22 +24,23 @@ enum payload_name {
 };
 
 typedef struct native_state {
-    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *blocking_core_type, *port_type, *store_type,
-        *writer_type, *shuffle_type, *shard_writer_type, *store_events_type, *credential_source_type,
-        *token_bucket_type, *manifest_type, *look_ups_type, *question_type, *cel_rule_type, *cel_shards_type, *shard_opener_type, *row_diff_type, *lease_type;
+    PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *blocking_core_type, *port_type,
+        *store_type, *writer_type, *shuffle_type, *shard_writer_type, *store_events_type, *credential_source_type,
+        *token_bucket_type, *manifest_type, *look_ups_type, *question_type, *cel_rule_type, *cel_shards_type,
+        *shard_opener_type, *row_diff_type, *lease_type;
     /* hooks of the package; NULL until set */
     PyObject *error_hook, *key_error_hook, *multi_error_hook;
     PyObject *get_running_loop; /* asyncio's */
     PyObject *time, *monotonic; /* the module, and a name in it */
-    PyObject *name_emit; /* of collectors */
+    PyObject *name_emit;        /* of collectors */
     PyObject *payload_names[PAYLOAD_NAMES], *text_hit, *text_miss;
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     unsigned rt_generation;     /* sf__fork_generation() of the process that made it */
     struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
     unsigned free_op_count;
-    Py_ssize_t turn_left;    /* work before somebody looks at the clock: see turn.c */
-    PyObject *loop_has_run;  /* what event loops call */
+    Py_ssize_t turn_left;   /* work before somebody looks at the clock: see turn.c */
+    PyObject *loop_has_run; /* what event loops call */
 } native_state;
 
 extern struct PyModuleDef native_module;
@@ -76,8 +77,9 @@ struct coroutine_method_def {
 int mark_coroutine_methods(PyObject *module, PyTypeObject *type, const struct coroutine_method_def *methods);
 
 /* What every object with a part of the engine says to copy and pickle; first in the tables of methods. */
-#define NOT_COPIED \
-    {"__reduce__", native_not_copied, METH_NOARGS, "__reduce__()\n--\n\nRaises: it belongs to the engine of its process."}
+#define NOT_COPIED                                 \
+    {"__reduce__", native_not_copied, METH_NOARGS, \
+     "__reduce__()\n--\n\nRaises: it belongs to the engine of its process."}
 PyObject *native_not_copied(PyObject *self, PyObject *unused);
 
 #endif

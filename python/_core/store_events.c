@@ -51,21 +51,28 @@ static const char *const hedge_outcomes[] = {
 static bool append_noted(PyObject *list, const sf_store_event *e)
 {
     if (e->kind >= SF_STORE_HEDGE)
-        return append_event(list, "s3.hedge", Py_BuildValue("{s:s,s:s}", "operation", e->operation, "outcome", hedge_outcomes[e->kind]), e->count);
+        return append_event(list, "s3.hedge",
+                            Py_BuildValue("{s:s,s:s}", "operation", e->operation, "outcome", hedge_outcomes[e->kind]),
+                            e->count);
     if (e->kind == SF_STORE_RETRY)
-        return append_event(list, "s3.retry", Py_BuildValue("{s:s,s:I,s:d}", "operation", e->operation, "attempt", (unsigned)e->attempts,
-                                                            "delay_s", (double)e->delay_ms / 1000), e->count);
+        return append_event(list, "s3.retry",
+                            Py_BuildValue("{s:s,s:I,s:d}", "operation", e->operation, "attempt", (unsigned)e->attempts,
+                                          "delay_s", (double)e->delay_ms / 1000),
+                            e->count);
     return append_event(list, "s3.retry_exhausted",
-                        Py_BuildValue("{s:s,s:I}", "operation", e->operation, "attempts", (unsigned)e->attempts), e->count);
+                        Py_BuildValue("{s:s,s:I}", "operation", e->operation, "attempts", (unsigned)e->attempts),
+                        e->count);
 }
 
 static bool append_request(PyObject *list, const sf_store_request *r)
 {
     PyObject *seconds = r->duration_us < 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)r->duration_us / 1e6);
 
-    return append_event(list, "s3.request", Py_BuildValue("{s:s,s:i,s:I,s:K,s:N}", "operation", r->operation, "status", r->http_status,
-                                                          "attempts", (unsigned)r->attempts, "bytes", (unsigned long long)r->bytes,
-                                                          "duration_s", seconds), r->count);
+    return append_event(list, "s3.request",
+                        Py_BuildValue("{s:s,s:i,s:I,s:K,s:N}", "operation", r->operation, "status", r->http_status,
+                                      "attempts", (unsigned)r->attempts, "bytes", (unsigned long long)r->bytes,
+                                      "duration_s", seconds),
+                        r->count);
 }
 
 PyObject *store_events_noted(PyObject *o)

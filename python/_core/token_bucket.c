@@ -6,7 +6,8 @@
 #include "base/token_bucket.h"
 
 struct py_token_bucket {
-    PyObject_HEAD native_state *st;
+    PyObject_HEAD
+    native_state *st;
     sf_token_bucket b; /* of rate 0 before __init__() */
 };
 

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #define TURN_NS 3000000u
-#define TURN_UNITS 128     /* between two looks at the clock; a unit is about a microsecond */
+#define TURN_UNITS 128 /* between two looks at the clock; a unit is about a microsecond */
 #define TURN_UNITS_MIN 8
 #define MARK_NS 1000000000u /* a mark that is older has gone with its loop */
 
@@ -127,9 +127,7 @@ enum turn_state turn_breathe(native_state *st)
     st->turn_left = TURN_UNITS;
     if (now - turn.breath_ns < BREATH_NS)
         return TURN_GOES_ON;
-    Py_BEGIN_ALLOW_THREADS
-    Py_END_ALLOW_THREADS
-    turn.breath_ns = native_now_ns();
+    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS turn.breath_ns = native_now_ns();
     return PyErr_CheckSignals() < 0 ? TURN_FAILED : TURN_IS_OVER;
 }
 

@@ -194,8 +194,7 @@ void parsed_options_cleanup(struct parsed_options *p)
 
 bool writer_options_from_python(PyObject *dict, struct parsed_options *p)
 {
-    static const char *const duplicates[] = {
-        [SF_DUPLICATES_LAST] = "last", [SF_DUPLICATES_ERROR] = "error", NULL};
+    static const char *const duplicates[] = {[SF_DUPLICATES_LAST] = "last", [SF_DUPLICATES_ERROR] = "error", NULL};
     static const struct option table[] = {
         {"current_name", option_text, offsetof(sf_writer_options, current_name), NULL},
         {"run_id", option_text, offsetof(sf_writer_options, run_id), NULL},

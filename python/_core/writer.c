@@ -18,23 +18,23 @@ struct row_batch {
     sf_bytes values[BATCH_ROWS];
     PyObject *key_objects[BATCH_ROWS], *value_objects[BATCH_ROWS];
     PyObject *records[BATCH_ROWS]; /* for whoever hears of bad rows; else NULL */
-    struct routing *contexts; /* of the rows, where they have some; BATCH_ROWS */
+    struct routing *contexts;      /* of the rows, where they have some; BATCH_ROWS */
     size_t count, bytes;
 };
 
 struct py_writer {
     PyObject_HEAD
     native_state *st;
-    sf_writer *w;              /* NULL: closed */
+    sf_writer *w;               /* NULL: closed */
     PyObject *progress, *check; /* callables or NULL */
-    PyObject *row_error;       /* callable: (error or None, key, value, number) -> exception */
-    PyObject *bad_row;         /* True: bad rows are left out; callable: (number, exception, record, key, value) hears of each; NULL */
+    PyObject *row_error;        /* callable: (error or None, key, value, number) -> exception */
+    PyObject *bad_row; /* True: bad rows are left out; callable: (number, exception, record, key, value) hears of each; NULL */
     sf_key_encoding encoding;
     struct row_batch *batch;
-    uint64_t rows;             /* taken from Python, those that were left out among them */
-    unsigned long long bytes;  /* of values, taken by the present add_rows() */
-    bool busy, in_batch;       /* the second: the engine is at the rows of `batch` */
-    PyThreadState *thread;     /* while the GIL is released for the engine */
+    uint64_t rows;            /* taken from Python, those that were left out among them */
+    unsigned long long bytes; /* of values, taken by the present add_rows() */
+    bool busy, in_batch;      /* the second: the engine is at the rows of `batch` */
+    PyThreadState *thread;    /* while the GIL is released for the engine */
 };
 
 /* ---------------------------------------------------------------- entering the engine ---------------------------- */
@@ -164,8 +164,8 @@ static bool tell_bad_row(struct py_writer *self, uint64_t number, PyObject *reco
     if (key && value) { /* else it is of making them, and stays */
         PyErr_Fetch(&type, &error, &tb);
         PyErr_NormalizeException(&type, &error, &tb);
-        answer = PyObject_CallFunction(self->bad_row, "KOOOO", (unsigned long long)number, error, record ? record : Py_None,
-                                       key, value);
+        answer = PyObject_CallFunction(self->bad_row, "KOOOO", (unsigned long long)number, error,
+                                       record ? record : Py_None, key, value);
         Py_XDECREF(type);
         Py_XDECREF(error);
         Py_XDECREF(tb);
@@ -434,7 +434,8 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
                 }
                 break;
             }
-            ok = take_row(self, record, key_fn, value_fn, columns_fn == Py_None ? NULL : columns_fn) || leave_out(self, record);
+            ok = take_row(self, record, key_fn, value_fn, columns_fn == Py_None ? NULL : columns_fn) ||
+                 leave_out(self, record);
             Py_DECREF(record);
             if (!ok)
                 break;
@@ -447,8 +448,8 @@ static PyObject *writer_add_rows(PyObject *o, PyObject *args)
     return ok ? Py_BuildValue("(KK)", taken, self->bytes) : NULL;
 }
 
-static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_col, const sf_arrow_value *value,
-                           sf_error *err)
+static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_col,
+                           const sf_arrow_value *value, sf_error *err)
 {
     if (value->kind == SF_ARROW_VALUE_COLUMN)
         return sf_writer_add_arrow(w, stream, key_col, value->column, err);
@@ -663,8 +664,8 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     struct py_writer *self;
     const char *prefix;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OOO:Writer", names, &prefix, &PyDict_Type, &options, &row_error,
-                                     &progress, &check, &bad_row))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O|$OOO:Writer", names, &prefix, &PyDict_Type, &options,
+                                     &row_error, &progress, &check, &bad_row))
         return NULL;
     self = writer_options_from_python(options, &parsed) ? (struct py_writer *)type->tp_alloc(type, 0) : NULL;
     if (self) {
@@ -756,7 +757,8 @@ static PyMethodDef writer_methods[] = {
     {"add_arrow", writer_add_arrow, METH_VARARGS,
      "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream. The value is a column, or of a tuple of columns a JSON object,\n"
      "with True of all."},
-    {"add_shuffled", writer_add_shuffled, METH_O, "add_shuffled($self, blocks, /)\n--\n\nTakes the rows of blocks of a Shuffle."},
+    {"add_shuffled", writer_add_shuffled, METH_O,
+     "add_shuffled($self, blocks, /)\n--\n\nTakes the rows of blocks of a Shuffle."},
     {"add_attempt", writer_add_attempt, METH_O,
      "add_attempt($self, attempt, /)\n--\n\nTakes a shard that another process has built: one of the attempts of its report."},
     {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
@@ -767,7 +769,8 @@ static PyMethodDef writer_methods[] = {
      "abort($self, error_type=None, error_message=None, /)\n--\n\nGives up and takes back what was stored."},
     {"report", writer_report, METH_NOARGS, "report($self)\n--\n\nRight so far."},
     {"cancel", writer_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
-    {"close", writer_close, METH_NOARGS, "close($self)\n--\n\nGives up unless the shards were built. Any number of times."},
+    {"close", writer_close, METH_NOARGS,
+     "close($self)\n--\n\nGives up unless the shards were built. Any number of times."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -777,7 +780,8 @@ static PyType_Slot writer_slots[] = {
     {Py_tp_traverse, writer_traverse},
     {Py_tp_clear, writer_clear},
     {Py_tp_methods, writer_methods},
-    {Py_tp_doc, "Writer(prefix, options, row_error, *, progress=None, check=None, bad_row=None)\n--\n\nWrites one snapshot. One thread."},
+    {Py_tp_doc,
+     "Writer(prefix, options, row_error, *, progress=None, check=None, bad_row=None)\n--\n\nWrites one snapshot. One thread."},
     {0, NULL},
 };
 

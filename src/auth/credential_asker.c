@@ -23,7 +23,7 @@ struct sf_asker {
 static atomic_uint dropped;
 
 struct sf_credential_answer {
-    sf_asker *asker; /* acquired */
+    sf_asker *asker;  /* acquired */
     pthread_t thread; /* joined by whoever takes the answer, detached when it is dropped */
     /* the thread's until `home` was posted */
     char *access_key_id, *secret_access_key, *session_token;
@@ -46,7 +46,9 @@ static sf_status take_source(sf_credential_source *out, const sf_credential_sour
         return rc;
     if (!out->get || !out->retain != !out->release)
         return sf_fail(err, SF_INVALID, "source of credentials: %s is missing",
-                       !out->get ? "get" : out->retain ? "release" : "retain");
+                       !out->get     ? "get"
+                       : out->retain ? "release"
+                                     : "retain");
     return SF_OK;
 }
 

@@ -40,8 +40,8 @@ static void check_again(const sf_credentials *c)
     if (c->session_token)
         sf__strbuf_printf(&b, ",\"SessionToken\":\"%s\"", c->session_token);
     sf__strbuf_puts(&b, "}");
-    if (sf__credentials_parse(&again, SF_CREDENTIALS_FROM_PROCESS, sf_bytes_of(b.s, b.n), &sf__allocator_default, NULL) ==
-        SF_OK) { /* what came as XML may not be UTF-8 that JSON takes */
+    if (sf__credentials_parse(&again, SF_CREDENTIALS_FROM_PROCESS, sf_bytes_of(b.s, b.n), &sf__allocator_default,
+                              NULL) == SF_OK) { /* what came as XML may not be UTF-8 that JSON takes */
         if (!same(c->access_key_id, again->access_key_id) || !same(c->secret_access_key, again->secret_access_key) ||
             !same(c->session_token, again->session_token) || again->expires_us != 0)
             abort();

@@ -35,7 +35,15 @@
  *                |
  *                +--> DROPPED                        nobody waits any more, a worker or the inbox still has it
  * Every arrow passes through fetch_enter(). */
-enum fetch_state { FETCH_START, FETCH_GATHERING, FETCH_CALLING, FETCH_ASKING, FETCH_PAUSING, FETCH_DONE, FETCH_DROPPED };
+enum fetch_state {
+    FETCH_START,
+    FETCH_GATHERING,
+    FETCH_CALLING,
+    FETCH_ASKING,
+    FETCH_PAUSING,
+    FETCH_DONE,
+    FETCH_DROPPED
+};
 
 struct sf_credential_fetch {
     sf_credential_fetch_job job;
@@ -59,7 +67,7 @@ struct sf_credential_fetch {
     char *url, *body, *headers[MAX_HEADERS + 1], *sigv4;
     size_t header_count;
     char *token, *role; /* of the metadata service: what the steps before brought */
-    sf_timer timer; /* CALLING: the deadline; PAUSING: the end of the back-off */
+    sf_timer timer;     /* CALLING: the deadline; PAUSING: the end of the back-off */
     sf_task task;
 };
 
@@ -170,9 +178,12 @@ static void set_url(sf_credential_fetch *f, sf_strbuf *b)
 static bool leaks(const sf_credential_fetch *f, const char *text)
 {
     const char *const secrets[] = {
-        f->known ? f->known->secret_access_key : NULL, f->known ? f->known->session_token : NULL,
-        f->base ? f->base->secret_access_key : NULL,   f->base ? f->base->session_token : NULL,
-        f->token, f->job.origin->authorization,
+        f->known ? f->known->secret_access_key : NULL,
+        f->known ? f->known->session_token : NULL,
+        f->base ? f->base->secret_access_key : NULL,
+        f->base ? f->base->session_token : NULL,
+        f->token,
+        f->job.origin->authorization,
     };
 
     for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++)
@@ -453,7 +464,8 @@ static sf_status read_answer(sf_credential_fetch *f)
     sf_bytes body = sf__buf_bytes(f->http.response), line;
     sf_credential_document kind = f->kind == SF_ORIGIN_SSO ? SF_CREDENTIALS_FROM_SSO
                                   : f->kind == SF_ORIGIN_WEB_IDENTITY || f->kind == SF_ORIGIN_ROLE
-                                      ? SF_CREDENTIALS_FROM_STS : SF_CREDENTIALS_FROM_ENDPOINT;
+                                      ? SF_CREDENTIALS_FROM_STS
+                                      : SF_CREDENTIALS_FROM_ENDPOINT;
     const uint8_t *end;
 
     if (f->kind != SF_ORIGIN_MACHINE || f->step == 2) {
@@ -513,7 +525,8 @@ static bool is_nobody(const sf_credential_fetch *f)
 static sf_status judge(sf_credential_fetch *f)
 {
     if (is_nobody(f))
-        return sf__credentials_none(&f->got, f->job.origin->looked_at, f->job.now_us + NOBODY_US, f->job.alloc, &f->error);
+        return sf__credentials_none(&f->got, f->job.origin->looked_at, f->job.now_us + NOBODY_US, f->job.alloc,
+                                    &f->error);
     if (f->http.error->code != SF_OK) {
         f->error = *f->http.error;
         return f->error.code;

@@ -15,7 +15,7 @@ typedef struct sf_credential_fetch_job {
     sf_loop *loop;
     sf_http *http;
     const sf_allocator *alloc;
-    int64_t now_us;                     /* the time of day */
+    int64_t now_us; /* the time of day */
     uint64_t deadline_ns;
     /* Once, never inside the starting call. `got` is the callee's when rc is SF_OK. */
     void (*done)(void *ctx, sf_status rc, const sf_error *err, sf_credentials *got);

@@ -183,8 +183,8 @@ static sf_status set_profile(const struct search *s, sf_credential_origin *o, co
 }
 
 /* Of a service other than S3: its own variable, the one for all, what the profile says, or the public endpoint. */
-static sf_status set_endpoint(const struct search *s, sf_credential_origin *o, const char *variable, const char *in_profile,
-                              const char *service, const char *region)
+static sf_status set_endpoint(const struct search *s, sf_credential_origin *o, const char *variable,
+                              const char *in_profile, const char *service, const char *region)
 {
     const char *named = s->in->endpoints.ignore_configured ? NULL : SF_ENV(s->in->env, variable, "AWS_ENDPOINT_URL");
     sf_status rc;
@@ -260,7 +260,8 @@ static sf_status check_container_url(const struct search *s, const char *text)
             strspn((const char *)url.host.p, "0123456789.") >= url.host.n)
             return SF_OK;
     }
-    return sf_fail(s->err, SF_INVALID, "AWS_CONTAINER_CREDENTIALS_FULL_URI: neither https nor an address of this machine");
+    return sf_fail(s->err, SF_INVALID,
+                   "AWS_CONTAINER_CREDENTIALS_FULL_URI: neither https nor an address of this machine");
 }
 
 static sf_status take_container(const struct search *s, sf_credential_origin *o)
@@ -289,7 +290,8 @@ static sf_status take_container(const struct search *s, sf_credential_origin *o)
 static sf_status take_machine(const struct search *s, sf_credential_origin *o, bool optional)
 {
     const sf_environment *env = s->in->env;
-    const char *disabled = SF_ENV(env, "AWS_EC2_METADATA_DISABLED"), *mode = SF_ENV(env, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"),
+    const char *disabled = SF_ENV(env, "AWS_EC2_METADATA_DISABLED"),
+               *mode = SF_ENV(env, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"),
                *named = SF_ENV(env, "AWS_EC2_METADATA_SERVICE_ENDPOINT");
     size_t n;
 
@@ -324,7 +326,8 @@ static sf_status take_profile_keys(const struct search *s, sf_credential_origin 
     return take_keys(s, o, p->access_key, p->secret_key, p->token, where);
 }
 
-static sf_status take_base(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name, unsigned depth)
+static sf_status take_base(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name,
+                           unsigned depth)
 {
     sf_profile other;
     sf_status rc;
@@ -346,15 +349,18 @@ static sf_status take_base(const struct search *s, sf_credential_origin *o, cons
     } else if (strcasecmp(p->credential_source, "Ec2InstanceMetadata") == 0) {
         rc = take_machine(s, o, false);
     } else {
-        return sf_fail(s->err, SF_INVALID, "profile \"%s\": credential_source is none of Environment, EcsContainer, "
-                       "Ec2InstanceMetadata", name);
+        return sf_fail(s->err, SF_INVALID,
+                       "profile \"%s\": credential_source is none of Environment, EcsContainer, "
+                       "Ec2InstanceMetadata",
+                       name);
     }
     if (rc == SF_OK && o->kind == SF_ORIGIN_NONE)
         rc = sf_fail(s->err, SF_INVALID, "profile \"%s\": nothing to assume its role with", name);
     return rc;
 }
 
-static sf_status take_role(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name, unsigned depth)
+static sf_status take_role(const struct search *s, sf_credential_origin *o, const sf_profile *p, const char *name,
+                           unsigned depth)
 {
     sf_status rc;
 
@@ -395,10 +401,13 @@ static sf_status take_sso(const struct search *s, sf_credential_origin *o, const
     sf_status rc;
 
     if (!p->sso_start_url || !p->sso_region || !p->sso_account || !p->sso_role)
-        return sf_fail(s->err, SF_INVALID, "profile \"%s\": SSO needs sso_start_url, sso_region, sso_account_id and "
-                       "sso_role_name", name);
+        return sf_fail(s->err, SF_INVALID,
+                       "profile \"%s\": SSO needs sso_start_url, sso_region, sso_account_id and "
+                       "sso_role_name",
+                       name);
     o->kind = SF_ORIGIN_SSO;
-    if (set_profile(s, o, name) != SF_OK || set(s, &o->account, p->sso_account) != SF_OK || set(s, &o->role_name, p->sso_role) != SF_OK)
+    if (set_profile(s, o, name) != SF_OK || set(s, &o->account, p->sso_account) != SF_OK ||
+        set(s, &o->role_name, p->sso_role) != SF_OK)
         return SF_NOMEM;
     rc = set_sso_file(s, o, p);
     if (rc != SF_OK)
@@ -412,15 +421,21 @@ static sf_status take_profile(const struct search *s, sf_credential_origin *o, c
     sf_status rc;
 
     if (!sf__profile_found(p) && depth > 0)
-        return sf_fail(s->err, SF_INVALID, "profile \"%s\", a source_profile, is in neither the shared credentials nor the "
-                       "config file", name);
+        return sf_fail(s->err, SF_INVALID,
+                       "profile \"%s\", a source_profile, is in neither the shared credentials nor the "
+                       "config file",
+                       name);
     if (p->role_arn && p->web_identity_file)
-        return set_profile(s, o, name) != SF_OK ? SF_NOMEM : take_web_identity(s, o, p->web_identity_file, p->role_arn, p->role_session);
+        return set_profile(s, o, name) != SF_OK
+                   ? SF_NOMEM
+                   : take_web_identity(s, o, p->web_identity_file, p->role_arn, p->role_session);
     if (p->role_arn && (p->source_profile || p->credential_source))
         return take_role(s, o, p, name, depth);
     if (p->role_arn)
-        return sf_fail(s->err, SF_INVALID, "profile \"%s\": role_arn without source_profile, credential_source or "
-                       "web_identity_token_file", name);
+        return sf_fail(s->err, SF_INVALID,
+                       "profile \"%s\": role_arn without source_profile, credential_source or "
+                       "web_identity_token_file",
+                       name);
     if (p->sso_session || p->sso_start_url)
         return take_sso(s, o, p, name);
     if (p->keys_path)
@@ -471,8 +486,8 @@ static sf_status search_all(const struct search *s, sf_credential_origin *o)
 
 /* ------------------------------------------------------------------ none ----------------------------------------- */
 
-static void add_file(sf_strbuf *b, const struct search *s, const sf_text_file *file, const char *path, const char *usual,
-                     bool has_profile)
+static void add_file(sf_strbuf *b, const struct search *s, const sf_text_file *file, const char *path,
+                     const char *usual, bool has_profile)
 {
     sf__strbuf_printf(b, ", %.160s", path ? path : usual);
     if (!path)

@@ -32,18 +32,18 @@ typedef struct sf_credential_origin {
     sf_origin_kind kind;
     const sf_allocator *alloc;
     char *access_key_id, *secret_access_key, *session_token; /* GIVEN, SOURCE */
-    sf_asker *asker;     /* SOURCE; acquired */
-    char *endpoint;      /* WEB_IDENTITY, ROLE, SSO, MACHINE: without a trailing slash; CONTAINER: the whole URL */
-    char *region;        /* ROLE */
+    sf_asker *asker;                                         /* SOURCE; acquired */
+    char *endpoint; /* WEB_IDENTITY, ROLE, SSO, MACHINE: without a trailing slash; CONTAINER: the whole URL */
+    char *region;   /* ROLE */
     char *role_arn, *session_name, *external_id; /* WEB_IDENTITY, ROLE */
-    char *file;          /* WEB_IDENTITY, CONTAINER: of the token; SSO: of the cached log-in */
-    char *authorization; /* CONTAINER */
-    char *account, *role_name; /* SSO */
-    char *command;       /* PROCESS */
-    char *where;         /* it was found: "the environment"; NULL: its kind says it */
-    char *ca_bundle;     /* for the requests; NULL: the system's */
-    bool optional;       /* MACHINE: nobody there means anonymous */
-    char *looked_at;     /* NONE, unless anonymous was asked for, and optional MACHINE: where there are none */
+    char *file;                                  /* WEB_IDENTITY, CONTAINER: of the token; SSO: of the cached log-in */
+    char *authorization;                         /* CONTAINER */
+    char *account, *role_name;                   /* SSO */
+    char *command;                               /* PROCESS */
+    char *where;                                 /* it was found: "the environment"; NULL: its kind says it */
+    char *ca_bundle;                             /* for the requests; NULL: the system's */
+    bool optional;                               /* MACHINE: nobody there means anonymous */
+    char *looked_at; /* NONE, unless anonymous was asked for, and optional MACHINE: where there are none */
     struct sf_credential_origin *base; /* ROLE */
 } sf_credential_origin;
 
@@ -51,7 +51,7 @@ typedef struct sf_origin_search {
     const sf_s3_options *options; /* the caller's keys and profile; region and ca_bundle resolved */
     const sf_environment *env;
     const sf_shared_files *files;
-    const sf_profile *profile;    /* the one that was asked for, or "default" */
+    const sf_profile *profile; /* the one that was asked for, or "default" */
     const char *profile_name;
     sf_endpoint_choice endpoints;
 } sf_origin_search;

@@ -83,7 +83,7 @@ sf_status sf__command_split(char ***out, const char *command, const sf_allocator
 /* ------------------------------------------------------------------ the child ------------------------------------ */
 
 struct process_child {
-    pid_t pid; /* also its process group */
+    pid_t pid;            /* also its process group */
     int fd, complaint_fd; /* what it prints, and where it complains; -1: closed */
     char *complaint;      /* the last of it */
     size_t complaint_n;
@@ -144,7 +144,8 @@ static sf_status child_start(struct process_child *c, const char *command, const
         if (rc != 0) {
             close(out[0]);
             close(complaint[0]);
-            status = sf__fail_errno(err, rc, rc == EAGAIN ? SF_EXHAUSTED : SF_INVALID, "\"%s\" cannot be started", words[0]);
+            status =
+                sf__fail_errno(err, rc, rc == EAGAIN ? SF_EXHAUSTED : SF_INVALID, "\"%s\" cannot be started", words[0]);
         }
     }
     sf__free(&wiping, words);

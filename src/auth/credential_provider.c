@@ -28,15 +28,15 @@ struct sf_credential_provider {
     sf_credential_wait base_wait;
     enum provider_state state;
     sf_credentials *current, *base_credentials;
-    bool refused;              /* the current ones, by the store; whoever comes waits for others */
-    int64_t ahead_us;          /* how long before their end newer ones are sent for */
+    bool refused;     /* the current ones, by the store; whoever comes waits for others */
+    int64_t ahead_us; /* how long before their end newer ones are sent for */
     int64_t fetched_us;
     uint64_t deadline_ns;
     sf_credential_fetch *fetch;
     sf_credential_wait *waiting;
     uint64_t rest_until_ns;
     int64_t rest_ms;
-    sf_error failure;          /* of the last attempt, for those who come while it rests */
+    sf_error failure; /* of the last attempt, for those who come while it rests */
     sf_task failure_task;
     bool told_of_none;
     bool failure_posted, freed; /* freed: as soon as the task is home */
@@ -97,7 +97,8 @@ static void set_current(sf_credential_provider *p, sf_credentials *got, int64_t 
 
     if (got->looked_at && !p->told_of_none) {
         p->told_of_none = true;
-        sf__log(&p->log, SF_LOG_WARN, "s3", "no credentials were found; requests go unsigned. Looked at: %s", got->looked_at);
+        sf__log(&p->log, SF_LOG_WARN, "s3", "no credentials were found; requests go unsigned. Looked at: %s",
+                got->looked_at);
     }
     sf__credentials_release(p->current);
     p->current = got;

@@ -162,9 +162,10 @@ bool sf__credential_time_parse(sf_bytes s, int64_t *out_us)
     struct tm t = {0};
     int offset, digit;
 
-    if (!take_digits(&s, 4, &t.tm_year) || !take_mark(&s, '-') || !take_digits(&s, 2, &t.tm_mon) || !take_mark(&s, '-') ||
-        !take_digits(&s, 2, &t.tm_mday) || !(take_mark(&s, 'T') || take_mark(&s, 't') || take_mark(&s, ' ')) || !take_digits(&s, 2, &t.tm_hour) || !take_mark(&s, ':') ||
-        !take_digits(&s, 2, &t.tm_min) || !take_mark(&s, ':') || !take_digits(&s, 2, &t.tm_sec))
+    if (!take_digits(&s, 4, &t.tm_year) || !take_mark(&s, '-') || !take_digits(&s, 2, &t.tm_mon) ||
+        !take_mark(&s, '-') || !take_digits(&s, 2, &t.tm_mday) ||
+        !(take_mark(&s, 'T') || take_mark(&s, 't') || take_mark(&s, ' ')) || !take_digits(&s, 2, &t.tm_hour) ||
+        !take_mark(&s, ':') || !take_digits(&s, 2, &t.tm_min) || !take_mark(&s, ':') || !take_digits(&s, 2, &t.tm_sec))
         return false;
     if (t.tm_year < 1970 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour > 23 ||
         t.tm_min > 59 || t.tm_sec > 60)
@@ -214,8 +215,8 @@ static bool parse_expiry(const sf_json *v, int64_t *out_us)
     return v->kind == SF_JSON_STRING ? sf__credential_time_parse(v->str, out_us) : parse_ms(v, out_us);
 }
 
-static sf_status take_json(sf_credentials **out, const sf_json *object, const char *const names[4], const sf_allocator *a,
-                           sf_error *err)
+static sf_status take_json(sf_credentials **out, const sf_json *object, const char *const names[4],
+                           const sf_allocator *a, sf_error *err)
 {
     sf_bytes id = text_of(object, names[0]), secret = text_of(object, names[1]), token = text_of(object, names[2]);
     int64_t expires_us;
@@ -227,8 +228,8 @@ static sf_status take_json(sf_credentials **out, const sf_json *object, const ch
     return sf__credentials_new(out, id, secret, token, expires_us, a, err);
 }
 
-static sf_status read_json(sf_credentials **out, sf_credential_document kind, const sf_json *root, const sf_allocator *a,
-                           sf_error *err)
+static sf_status read_json(sf_credentials **out, sf_credential_document kind, const sf_json *root,
+                           const sf_allocator *a, sf_error *err)
 {
     static const char *const process[] = {"AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"},
                              *const endpoint[] = {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"},
@@ -295,8 +296,8 @@ static sf_status read_role(sf_bytes body, sf_credentials **out, const sf_allocat
     if (rc == SF_OK && !sf__credential_time_parse(sf_bytes_str(role.expiration), &expires_us))
         rc = sf_fail(err, SF_CORRUPT, "XML: Expiration is not a time");
     if (rc == SF_OK)
-        rc = sf__credentials_new(out, sf_bytes_str(role.id), sf_bytes_str(role.secret), sf_bytes_str(role.token), expires_us,
-                                 a, err);
+        rc = sf__credentials_new(out, sf_bytes_str(role.id), sf_bytes_str(role.secret), sf_bytes_str(role.token),
+                                 expires_us, a, err);
     sf__free(&wiping, role.id);
     sf__free(&wiping, role.secret);
     sf__free(&wiping, role.token);

@@ -13,11 +13,11 @@
 typedef struct sf_credentials {
     unsigned refs;
     const sf_allocator *alloc;
-    char *access_key_id;     /* NULL: anonymous, nothing is signed */
+    char *access_key_id; /* NULL: anonymous, nothing is signed */
     char *secret_access_key;
-    char *session_token;     /* or NULL */
-    int64_t expires_us;      /* since 1970; 0: never */
-    char *looked_at;         /* anonymous because there are none: where was looked; NULL: because that was asked for */
+    char *session_token; /* or NULL */
+    int64_t expires_us;  /* since 1970; 0: never */
+    char *looked_at;     /* anonymous because there are none: where was looked; NULL: because that was asked for */
 } sf_credentials;
 
 /* Copies. An absent token is empty. SF_INVALID for what no header can carry; the text

@@ -10,7 +10,7 @@
 typedef struct sf_s3_fault {
     char code[64];
     char message[320];
-    char region[64];      /* where the bucket is, when the request went to the wrong place */
+    char region[64]; /* where the bucket is, when the request went to the wrong place */
     char request_id[96];
     uint64_t actual_size; /* of the object, with InvalidRange */
     bool has_actual_size;

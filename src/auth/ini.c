@@ -43,9 +43,9 @@ static const uint8_t *find_sign(sf_bytes body, bool nested)
 }
 
 struct reader {
-    sf_ini_item item; /* of this line */
+    sf_ini_item item;       /* of this line */
     sf_bytes section, open; /* the setting that deeper lines belong to */
-    size_t depth;     /* its indentation */
+    size_t depth;           /* its indentation */
     void (*on_item)(void *ctx, const sf_ini_item *item);
     void *ctx;
 };

@@ -160,8 +160,8 @@ sf_status sf__shared_files_read(sf_shared_files *f, const sf_environment *env, c
     *f = (sf_shared_files){.alloc = a};
     rc = find_home(f, env, err);
     if (rc == SF_OK)
-        rc = open_shared(f, &f->credentials, &f->credentials_path, env, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials",
-                         err);
+        rc = open_shared(f, &f->credentials, &f->credentials_path, env, "AWS_SHARED_CREDENTIALS_FILE",
+                         "~/.aws/credentials", err);
     if (rc == SF_OK)
         rc = open_shared(f, &f->config, &f->config_path, env, "AWS_CONFIG_FILE", "~/.aws/config", err);
     return rc;
@@ -213,15 +213,17 @@ static const struct setting {
 };
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 /* Settings of the sections that a profile names. */
-static const struct setting service_settings[] = {
-    {"s3", "endpoint_url", AT(s3_endpoint)},
-    {"sts", "endpoint_url", AT(sts_endpoint)},
-    {"sso", "endpoint_url", AT(sso_endpoint)},
-}, session_settings[] = {
-    {"", "sso_start_url", AT(sso_start_url)},
-    {"", "sso_region", AT(sso_region)},
+static const struct setting service_settings[] =
+    {
+        {"s3", "endpoint_url", AT(s3_endpoint)},
+        {"sts", "endpoint_url", AT(sts_endpoint)},
+        {"sso", "endpoint_url", AT(sso_endpoint)},
+    },
+                            session_settings[] = {
+                                {"", "sso_start_url", AT(sso_start_url)},
+                                {"", "sso_region", AT(sso_region)},
 #undef AT
-};
+                            };
 
 /* One section of one file, looked for by its words. */
 struct reading {
@@ -290,7 +292,7 @@ static void take_value(struct reading *r, size_t i, const sf_ini_item *it)
     if (i < 2 && r->settings == settings && !r->p->keys_path)
         r->p->keys_path = r->path;
     if (i < 4 && r->settings == settings && r->p->keys_path && r->p->keys_path != r->path)
-        return; /* keys belong together: none of another file's */
+        return;  /* keys belong together: none of another file's */
     if (again) { /* [default] and [profile default]: the later one, as botocore takes it */
         sf__secret_free(r->p->alloc, *to);
         *to = NULL;
@@ -329,8 +331,8 @@ static sf_status read_section(struct reading *r, const sf_text_file *file)
 static sf_status read_named(sf_profile *p, const sf_shared_files *f, const char *kind, const char *name, const char *of,
                             const struct setting *table, size_t count, sf_error *err)
 {
-    struct reading r = {.p = p, .path = f->config_path, .kind = kind, .name = name, .settings = table,
-                        .setting_count = count, .err = err};
+    struct reading r = {
+        .p = p, .path = f->config_path, .kind = kind, .name = name, .settings = table, .setting_count = count, .err = err};
 
     if (!name)
         return SF_OK;
@@ -344,16 +346,22 @@ static sf_status read_named(sf_profile *p, const sf_shared_files *f, const char 
 
 sf_status sf__profile_read(sf_profile *p, const sf_shared_files *f, const char *name, sf_error *err)
 {
-    struct reading r = {.p = p, .path = f->credentials_path, .name = name, .settings = settings, .setting_count = SETTINGS,
-                        .err = err};
+    struct reading r = {
+        .p = p, .path = f->credentials_path, .name = name, .settings = settings, .setting_count = SETTINGS, .err = err};
     sf_status rc;
 
     *p = (sf_profile){.alloc = f->alloc};
     rc = read_section(&r, &f->credentials);
     p->in_credentials = r.found;
     if (rc == SF_OK) {
-        r = (struct reading){.p = p, .path = f->config_path, .kind = "profile", .name = name, .is_config = true,
-                             .settings = settings, .setting_count = SETTINGS, .err = err};
+        r = (struct reading){.p = p,
+                             .path = f->config_path,
+                             .kind = "profile",
+                             .name = name,
+                             .is_config = true,
+                             .settings = settings,
+                             .setting_count = SETTINGS,
+                             .err = err};
         rc = read_section(&r, &f->config);
         p->in_config = r.found;
     }
@@ -368,13 +376,13 @@ sf_status sf__profile_read(sf_profile *p, const sf_shared_files *f, const char *
 
 void sf__profile_cleanup(sf_profile *p)
 {
-    char **all[] = {&p->access_key,     &p->secret_key,    &p->token,          &p->region,
-                    &p->endpoint,       &p->s3_endpoint,   &p->sts_endpoint,   &p->sso_endpoint,
-                    &p->services,       &p->addressing,    &p->ca_bundle,      &p->ignore_endpoints,
-                    &p->use_fips,       &p->use_dualstack, &p->s3_dualstack,   &p->role_arn,
-                    &p->role_session,   &p->external_id,   &p->source_profile, &p->credential_source,
-                    &p->web_identity_file, &p->process,    &p->sso_session,    &p->sso_start_url,
-                    &p->sso_region,     &p->sso_account,   &p->sso_role};
+    char **all[] = {&p->access_key,        &p->secret_key,    &p->token,          &p->region,
+                    &p->endpoint,          &p->s3_endpoint,   &p->sts_endpoint,   &p->sso_endpoint,
+                    &p->services,          &p->addressing,    &p->ca_bundle,      &p->ignore_endpoints,
+                    &p->use_fips,          &p->use_dualstack, &p->s3_dualstack,   &p->role_arn,
+                    &p->role_session,      &p->external_id,   &p->source_profile, &p->credential_source,
+                    &p->web_identity_file, &p->process,       &p->sso_session,    &p->sso_start_url,
+                    &p->sso_region,        &p->sso_account,   &p->sso_role};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         sf__secret_free(p->alloc, *all[i]);

@@ -66,7 +66,8 @@ static sf_bytes put(uint8_t **to, sf_bytes from)
 
 uint8_t *sf__scan_range_copy(sf_scan_range *out, const sf_scan_range *range, const sf_allocator *a)
 {
-    sf_bytes none = {NULL, 0}, end = range->has_end ? range->end : none, prefix = range->has_prefix ? range->prefix : none;
+    sf_bytes none = {NULL, 0}, end = range->has_end ? range->end : none,
+             prefix = range->has_prefix ? range->prefix : none;
     uint8_t *bytes = sf__alloc(a, range->start.n + end.n + prefix.n + 1), *to = bytes;
 
     if (!bytes)

@@ -8,12 +8,12 @@
 #include "runtime/runtime.h"
 #include "shardyfusion/reader.h"
 
-#define SF_NO_SQLITE_FOLDER                                                                                            \
+#define SF_NO_SQLITE_FOLDER \
     "SQLite shards cannot be downloaded without a folder for their copies: set sqlite_folder, or read them by ranges"
-#define SF_NO_SQLITE                                                                                                   \
-    "SQLite shards are not supported by a reader that was made for SlateDB (in Python: leave out the reader_factory, or pass "  \
+#define SF_NO_SQLITE                                                                                                           \
+    "SQLite shards are not supported by a reader that was made for SlateDB (in Python: leave out the reader_factory, or pass " \
     "SqliteReaderFactory)"
-#define SF_NO_SLATEDB                                                                                                  \
+#define SF_NO_SLATEDB                                                                                                          \
     "SlateDB shards are not supported by a reader that was made for SQLite (in Python: leave out the reader_factory, or pass " \
     "SlateDbReaderFactory)"
 
@@ -28,8 +28,8 @@ typedef struct sf_shard_place {
 #define SF_SHARD_TRIES SF_PINS_TOGETHER
 typedef struct sf_shard_try {
     sf_shard *shard;
-    sf_bytes key;    /* borrowed */
-    sf_value *value; /* filled on success */
+    sf_bytes key;     /* borrowed */
+    sf_value *value;  /* filled on success */
     sf_status status; /* as try_get() has it, and `place` */
     sf_shard_place place;
 } sf_shard_try;
@@ -55,7 +55,7 @@ typedef struct sf_shard_get_many {
     void (*done)(struct sf_shard_get_many *op);
     void *ctx;
     const sf_error *error; /* NULL: no key failed; else kept (sf_error_keep) for the caller, who drops it */
-    void *impl; /* the shard's, with `task` */
+    void *impl;            /* the shard's, with `task` */
     sf_task task;
 } sf_shard_get_many;
 
@@ -63,8 +63,8 @@ typedef struct sf_shard_get_many {
 typedef struct sf_row_batch {
     sf_row *rows;
     size_t count, cap;
-    void *arena;    /* first of a chain of chunks */
-    uint8_t *room;  /* what is left of that one */
+    void *arena;   /* first of a chain of chunks */
+    uint8_t *room; /* what is left of that one */
     size_t room_bytes;
     sf_buf **blocks;
     size_t block_count, block_cap;
@@ -76,9 +76,9 @@ typedef struct sf_scan_range {
     bool has_end;        /* false: to the end of the key space */
     bool reverse;        /* from the highest key down */
     /* hints */
-    bool has_prefix;     /* the range is that of a prefix */
-    sf_bytes prefix;     /* copied, too */
-    uint64_t limit;      /* rows that can be used, over all shards */
+    bool has_prefix; /* the range is that of a prefix */
+    sf_bytes prefix; /* copied, too */
+    uint64_t limit;  /* rows that can be used, over all shards */
 } sf_scan_range;
 
 /* A copy of all of it. The bytes, freed with sf__free(); NULL without memory. */
@@ -110,7 +110,7 @@ typedef struct sf_scan_limits {
 /* Reading what a scan needs. Embedded by its owner. */
 typedef struct sf_scan_fill {
     uint64_t deadline_ns; /* for work that looks at it; the owner watches it, too */
-    void *call_ctx;         /* the call's `ctx`, for foreign shards */
+    void *call_ctx;       /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_scan_fill *fill);
     void *ctx;
 } sf_scan_fill;
@@ -123,7 +123,7 @@ typedef struct sf_shard_resident {
     void (*done)(struct sf_shard_resident *op);
     void *ctx;
     const sf_error *error; /* NULL: it stays; else kept for the owner, who drops it */
-    void *impl; /* the shard's, with `task` */
+    void *impl;            /* the shard's, with `task` */
     sf_task task;
 } sf_shard_resident;
 
@@ -175,17 +175,17 @@ typedef struct sf_shard_vtable {
     bool (*is_sqlite)(const sf_shard *s, const char **file);
     /* Optional: what a caller's opener has opened; NULL until then. */
     void *(*foreign)(const sf_shard *s);
-    void (*free)(sf_shard *s);              /* loop thread, last reference gone */
+    void (*free)(sf_shard *s); /* loop thread, last reference gone */
 } sf_shard_vtable;
 
 /* Implementations embed this first. */
 struct sf_shard {
     const sf_shard_vtable *vtable;
-    sf_runtime *rt; /* acquired */
+    sf_runtime *rt;        /* acquired */
     sf_block_cache *cache; /* of blocks that it reads; acquired */
     atomic_uint refs;
-    int32_t db_id;  /* for messages */
-    char *url;      /* for messages and identity */
+    int32_t db_id;           /* for messages */
+    char *url;               /* for messages and identity */
     uint64_t bytes_resident; /* that the block cache counts for it */
     sf_task free_task;
 };
@@ -246,24 +246,24 @@ typedef struct sf_read_cost {
 /* Opening, shared by all backends. */
 typedef struct sf_shard_open {
     sf_runtime *rt;
-    sf_store *store;     /* borrowed until done; the shard acquires its own */
-    const char *path;    /* of the database below the store's root; borrowed until done */
-    const char *url;     /* for messages */
+    sf_store *store;  /* borrowed until done; the shard acquires its own */
+    const char *path; /* of the database below the store's root; borrowed until done */
+    const char *url;  /* for messages */
     int32_t db_id;
     const char *checkpoint; /* UUID text, or NULL for the newest state */
-    sf_buf *record;         /* what the snapshot manifest says of it (docs/formats/snapshot.md 4.8), unchecked; borrowed until done, or NULL */
+    sf_buf *record; /* what the snapshot manifest says of it (docs/formats/snapshot.md 4.8), unchecked; borrowed until done, or NULL */
     sf_read_cost cost;
-    sf_disk_cache *disk;    /* of what the shard reads; borrowed until done, or NULL */
-    sf_block_cache *cache;  /* of its blocks; borrowed until done; NULL: the runtime's */
+    sf_disk_cache *disk;   /* of what the shard reads; borrowed until done, or NULL */
+    sf_block_cache *cache; /* of its blocks; borrowed until done; NULL: the runtime's */
     uint64_t deadline_ns;
-    void *call_ctx;        /* the call's `ctx`, for foreign shards */
+    void *call_ctx; /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_open *op);
     void *ctx;
     const sf_error *error; /* NULL: it is open; else kept (sf_error_keep) for the owner, who drops it */
-    sf_shard *shard;     /* on success; the owner's reference */
-    bool by_record;      /* on success: as `record` has it, nobody looked whether that is the newest state */
-    bool is_sqlite;      /* SF_UNSUPPORTED from the SlateDB backend (SF_NO_SQLITE): a shard.db lies there instead */
-    void *impl;          /* the backend's, with `begin` and `task` */
+    sf_shard *shard;       /* on success; the owner's reference */
+    bool by_record;        /* on success: as `record` has it, nobody looked whether that is the newest state */
+    bool is_sqlite;        /* SF_UNSUPPORTED from the SlateDB backend (SF_NO_SQLITE): a shard.db lies there instead */
+    void *impl;            /* the backend's, with `begin` and `task` */
     void (*begin)(void *impl);
     sf_task task;
 } sf_shard_open;

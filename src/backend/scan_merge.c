@@ -430,7 +430,8 @@ sf_status sf__scan_merge_init(sf_scan_merge *m, sf_runtime *rt, uint32_t count, 
     m->sources = sf__calloc(a, (size_t)count + 1, sizeof(*m->sources));
     m->places = sf__calloc(a, (size_t)count + 1, sizeof(*m->places));
     m->waiting = sf__calloc(a, (size_t)count + 1, sizeof(*m->waiting));
-    if (!m->sources || !m->places || !m->waiting || !sf__kway_init(&m->kway, count, reverse ? SF_KWAY_REVERSE : SF_KWAY_FORWARD, a)) {
+    if (!m->sources || !m->places || !m->waiting ||
+        !sf__kway_init(&m->kway, count, reverse ? SF_KWAY_REVERSE : SF_KWAY_FORWARD, a)) {
         sf__scan_merge_cleanup(m);
         return sf_fail(err, SF_NOMEM, "scan over %u shards", count);
     }

@@ -11,7 +11,7 @@
 typedef struct sf_scan_step {
     sf_scan_limits limits;
     uint64_t deadline_ns;
-    void *call_ctx; /* the call's `ctx`, for foreign shards */
+    void *call_ctx;                          /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_scan_step *step); /* exactly once, loop thread, never inside the start */
     void *ctx;
     sf_error error;
@@ -46,7 +46,7 @@ typedef struct sf_scan_merge {
     enum merge_state { MERGE_IDLE, MERGE_MERGING, MERGE_FILLING, MERGE_STOPPING } state;
     atomic_bool cancelled;
     uint64_t since_ns;
-    bool late; /* STOPPING because of the deadline */
+    bool late;      /* STOPPING because of the deadline */
     size_t pending; /* fills under way */
     sf_timer timer;
     sf_work work;

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 
-sf_status sf__shard_check_judge(sf_shard_check *c, const sf_store *store, const char *key, uint64_t off,
-                                sf_status rc, sf_error *err)
+sf_status sf__shard_check_judge(sf_shard_check *c, const sf_store *store, const char *key, uint64_t off, sf_status rc,
+                                sf_error *err)
 {
     if (rc == SF_OK)
         return SF_OK;

@@ -8,10 +8,10 @@
 #include "store/store.h"
 
 typedef struct sf_shard_check {
-    bool deep;                  /* read every byte, else only what describes the rest */
-    int64_t timeout_ms;         /* of each request */
+    bool deep;          /* read every byte, else only what describes the rest */
+    int64_t timeout_ms; /* of each request */
     const sf_cancel_flag *cancel;
-    uint64_t db_bytes;          /* what the snapshot's manifest says; 0: nothing */
+    uint64_t db_bytes; /* what the snapshot's manifest says; 0: nothing */
     /* Something is wrong with an object, `off` bytes behind its start or SF_NO_OFFSET. */
     void (*found)(struct sf_shard_check *c, const sf_error *e, uint64_t off);
     /* Each row that shows, in the order of keys; of a deep check that has `shows_rows`. */

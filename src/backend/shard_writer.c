@@ -100,8 +100,8 @@ sf_status sf__shard_target_check_free(const sf_shard_target *target, sf_error *e
         return sf_fail(err, SF_NOMEM, "%s: path", sf__shard_label(target->db_id).text);
     rc = sf__store_list_wait(&l, target->upload.cancel, err);
     if (rc == SF_OK && l.entry_count > 0)
-        rc = sf_fail(err, SF_CONFLICT, "%s: %s is taken: %s/%s exists", sf__shard_label(target->db_id).text, target->url,
-                     target->store->url, l.entries[0].key);
+        rc = sf_fail(err, SF_CONFLICT, "%s: %s is taken: %s/%s exists", sf__shard_label(target->db_id).text,
+                     target->url, target->store->url, l.entries[0].key);
     sf__store_listing_cleanup(&l);
     sf__free(a, prefix);
     return rc;
@@ -154,13 +154,14 @@ static sf_status check_row(const sf_shard_writer *w, sf_bytes key, sf_bytes valu
     if (key.n < w->min_key_bytes)
         return sf_fail(err, SF_INVALID, "%s, row %llu: the key is empty", sf__shard_label(w->db_id).text, row);
     if (key.n > w->max_key_bytes)
-        return sf_fail(err, SF_INVALID, "%s, row %llu: key of %zu bytes, at most %zu can be stored", sf__shard_label(w->db_id).text,
-                       row, key.n, w->max_key_bytes);
+        return sf_fail(err, SF_INVALID, "%s, row %llu: key of %zu bytes, at most %zu can be stored",
+                       sf__shard_label(w->db_id).text, row, key.n, w->max_key_bytes);
     if (value.n > w->max_value_bytes)
-        return sf_fail(err, SF_INVALID, "%s, row %llu: value of %zu bytes, at most %zu can be stored", sf__shard_label(w->db_id).text,
-                       row, value.n, w->max_value_bytes);
+        return sf_fail(err, SF_INVALID, "%s, row %llu: value of %zu bytes, at most %zu can be stored",
+                       sf__shard_label(w->db_id).text, row, value.n, w->max_value_bytes);
     if (w->rows > 0 && sf_bytes_cmp(key, sf__buf_bytes(w->last_key)) <= 0)
-        return sf_fail(err, SF_INVALID, "%s, row %llu: its key is not above the key before", sf__shard_label(w->db_id).text, row);
+        return sf_fail(err, SF_INVALID, "%s, row %llu: its key is not above the key before",
+                       sf__shard_label(w->db_id).text, row);
     return SF_OK;
 }
 

@@ -19,24 +19,24 @@ typedef struct sf_shard_writer sf_shard_writer;
 
 /* Where a shard goes. Nothing may be there yet: SF_CONFLICT otherwise. */
 typedef struct sf_shard_target {
-    sf_runtime *rt;          /* the writer acquires its own */
-    sf_store *store;         /* likewise */
-    const char *path;        /* of the shard below the store's root, without slashes around it; copied */
-    const char *url;         /* of the shard, for messages; copied */
-    int32_t db_id;           /* for messages; -1: it is no snapshot's */
+    sf_runtime *rt;           /* the writer acquires its own */
+    sf_store *store;          /* likewise */
+    const char *path;         /* of the shard below the store's root, without slashes around it; copied */
+    const char *url;          /* of the shard, for messages; copied */
+    int32_t db_id;            /* for messages; -1: it is no snapshot's */
     sf_upload_options upload; /* its `cancel` also stops add() and finish() */
 } sf_shard_target;
 
 /* Released with sf__shard_result_cleanup(). */
 typedef struct sf_shard_result {
     uint64_t rows, key_bytes, value_bytes;
-    uint64_t stored_bytes;   /* of all objects */
+    uint64_t stored_bytes; /* of all objects */
     uint64_t object_count;
-    uint64_t db_bytes;       /* what the snapshot manifest says: SQLite the size of shard.db, SlateDB 0 */
+    uint64_t db_bytes;         /* what the snapshot manifest says: SQLite the size of shard.db, SlateDB 0 */
     sf_buf *min_key, *max_key; /* NULL without rows */
-    sf_hash128 content_hash; /* of the rows alone: the same whatever backend and options; sf_content_hash */
-    sf_buf *opening;         /* what spares readers to look at the shard's own manifest (backend.h); NULL: nothing does */
-    char checkpoint_id[37];  /* SlateDB: UUID of the checkpoint in manifest 1; else derived from the content hash */
+    sf_hash128 content_hash;   /* of the rows alone: the same whatever backend and options; sf_content_hash */
+    sf_buf *opening; /* what spares readers to look at the shard's own manifest (backend.h); NULL: nothing does */
+    char checkpoint_id[37]; /* SlateDB: UUID of the checkpoint in manifest 1; else derived from the content hash */
 } sf_shard_result;
 
 typedef struct sf_shard_writer_vtable {
@@ -68,8 +68,8 @@ typedef enum sf_shard_writer_state { SF_SHARD_WRITING, SF_SHARD_FINISHED, SF_SHA
 /* Implementations embed this first. */
 struct sf_shard_writer {
     const sf_shard_writer_vtable *vtable;
-    sf_runtime *rt;    /* acquired */
-    sf_store *store;   /* acquired */
+    sf_runtime *rt;  /* acquired */
+    sf_store *store; /* acquired */
     char *path, *url;
     int32_t db_id;
     size_t min_key_bytes; /* 1 unless the backend takes the empty key and says 0 after init */

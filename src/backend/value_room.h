@@ -7,12 +7,13 @@
 #include "shardyfusion/reader.h"
 
 #define SF_VALUE_COPIED_BYTES 512u /* the largest value that is copied */
-#define SF_VALUE_ROOM_BYTES (16u << 10) /* of a buffer, at most: so much a value that is kept for long keeps in memory */
+#define SF_VALUE_ROOM_BYTES \
+    (16u << 10) /* of a buffer, at most: so much a value that is kept for long keeps in memory */
 
 typedef struct sf_value_room {
     const sf_allocator *alloc;
-    size_t keys;  /* that may still have a value */
-    sf_buf *buf;  /* with a reference of the room's; NULL: none so far */
+    size_t keys; /* that may still have a value */
+    sf_buf *buf; /* with a reference of the room's; NULL: none so far */
     size_t used;
 } sf_value_room;
 

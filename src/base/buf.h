@@ -11,8 +11,8 @@
 typedef struct sf_buf {
     atomic_uint refs;
     uint32_t front; /* bytes of data before its content: what whoever made it knows about that; mostly 0 */
-    size_t n;   /* bytes of content */
-    size_t cap; /* bytes allocated, what a cache charges */
+    size_t n;       /* bytes of content */
+    size_t cap;     /* bytes allocated, what a cache charges */
     const sf_allocator *alloc;
     uint8_t data[];
 } sf_buf;

@@ -185,15 +185,15 @@ static inline uint64_t sf__key_head(sf_bytes key, size_t depth)
     return v;
 }
 
-#define SF_CURSOR_INT(name, type, load)                                                                      \
-    SF_MUST_USE static inline bool sf_cursor_##name(sf_cursor *c, type *out)                                 \
-    {                                                                                                        \
-        sf_bytes b;                                                                                          \
-                                                                                                             \
-        if (!sf_cursor_take(c, sizeof(type), &b))                                                            \
-            return false;                                                                                    \
-        *out = (type)load(b.p, sizeof(type));                                                                \
-        return true;                                                                                         \
+#define SF_CURSOR_INT(name, type, load)                                      \
+    SF_MUST_USE static inline bool sf_cursor_##name(sf_cursor *c, type *out) \
+    {                                                                        \
+        sf_bytes b;                                                          \
+                                                                             \
+        if (!sf_cursor_take(c, sizeof(type), &b))                            \
+            return false;                                                    \
+        *out = (type)load(b.p, sizeof(type));                                \
+        return true;                                                         \
     }
 SF_CURSOR_INT(u8, uint8_t, sf_load_be)
 SF_CURSOR_INT(u16be, uint16_t, sf_load_be)

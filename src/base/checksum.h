@@ -9,11 +9,11 @@ typedef struct sf_hash128 {
     uint64_t hi, lo;
 } sf_hash128;
 
-uint32_t sf__crc32(sf_bytes b);       /* CRC-32/ISO-HDLC, the one of zlib */
-uint64_t sf__xxh3_64(sf_bytes b);     /* seed 0 */
+uint32_t sf__crc32(sf_bytes b);   /* CRC-32/ISO-HDLC, the one of zlib */
+uint64_t sf__xxh3_64(sf_bytes b); /* seed 0 */
 uint64_t sf__xxh3_64_seeded(sf_bytes b, uint64_t seed);
-sf_hash128 sf__xxh3_128(sf_bytes b);  /* seed 0 */
-uint64_t sf__siphash13(sf_bytes b);   /* SipHash-1-3, key 0 (docs/formats/slatedb.md 5.5) */
+sf_hash128 sf__xxh3_128(sf_bytes b); /* seed 0 */
+uint64_t sf__siphash13(sf_bytes b);  /* SipHash-1-3, key 0 (docs/formats/slatedb.md 5.5) */
 
 /* sf__xxh3_128 over bytes that come piece by piece. One thread. */
 typedef struct sf_hasher {

@@ -10,11 +10,11 @@
 
 static bool is_unsafe(uint32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) ||            /* C0, DEL, C1 */
-           c == 0x2028 || c == 0x2029 ||                     /* end lines and paragraphs */
-           c == 0x061c || (c >= 0x200b && c <= 0x200f) ||    /* have no width, turn text around */
-           (c >= 0x202a && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
-           (c >= 0xe0000 && c <= 0xe007f);                   /* letters that nobody sees */
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) ||         /* C0, DEL, C1 */
+           c == 0x2028 || c == 0x2029 ||                  /* end lines and paragraphs */
+           c == 0x061c || (c >= 0x200b && c <= 0x200f) || /* have no width, turn text around */
+           (c >= 0x202a && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff ||
+           (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe007f); /* letters that nobody sees */
 }
 
 /* Takes one character, or one byte that is none, off `in`; its form in a message. */

@@ -133,7 +133,8 @@ sf_status sf__fail_errno(sf_error *err, int e, sf_status otherwise, const char *
     else if (e == ENFILE)
         advice = ": the machine has no descriptors left; raise fs.file-max";
     else if (e == EAGAIN && otherwise == SF_EXHAUSTED)
-        advice = ": no more threads or processes may be started; raise their limit (ulimit -u, or pids.max of the container)";
+        advice =
+            ": no more threads or processes may be started; raise their limit (ulimit -u, or pids.max of the container)";
     va_start(args, fmt);
     vsnprintf(what, sizeof(what), fmt, args);
     va_end(args);

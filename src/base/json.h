@@ -30,7 +30,7 @@ typedef struct sf_json {
     sf_bytes raw; /* the value's source text, without blanks around it */
     sf_bytes key; /* as a member of an object: its name, decoded */
     union {
-        sf_bytes str;          /* SF_JSON_STRING: decoded, not terminated, may hold NUL */
+        sf_bytes str; /* SF_JSON_STRING: decoded, not terminated, may hold NUL */
         struct {
             struct sf_json *first; /* SF_JSON_ARRAY, SF_JSON_OBJECT: in source order, duplicates kept */
             size_t count;

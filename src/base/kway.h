@@ -21,7 +21,7 @@ typedef struct sf_kway {
     sf_kway_order order;
     uint32_t count;
     struct sf_kway_match {
-        uint64_t head;   /* decides where it differs: smaller comes first */
+        uint64_t head; /* decides where it differs: smaller comes first */
         uint32_t source;
     } *losers; /* of each match; losers[0] is the winner of all */
     struct sf_kway_slot {

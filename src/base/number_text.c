@@ -40,7 +40,7 @@ static void shortest(uint64_t bits, uint64_t *digits, int *exponent)
     uint64_t fraction = bits & ((UINT64_C(1) << 52) - 1), biased = bits >> 52;
     uint64_t c = biased > 0 ? fraction | UINT64_C(1) << 52 : fraction;
     int q = biased > 0 ? (int)biased - 1075 : -1074;
-    bool even = c % 2 == 0;                            /* then the limits themselves read back as v */
+    bool even = c % 2 == 0;                          /* then the limits themselves read back as v */
     bool closer_below = fraction == 0 && biased > 1; /* the number below is half as far as the one above */
     int k = closer_below ? floor_log10_of_three_quarters_of_power_of_2(q) : floor_log10_of_power_of_2(q);
     int h = q + floor_log2_of_power_of_10(-k) + 1;

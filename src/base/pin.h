@@ -22,7 +22,7 @@ typedef atomic_uintptr_t sf_pin;
 
 /* Which pin is for what: */
 #define SF_PIN_SNAPSHOT 0u
-#define SF_PIN_PASSING 1u /* between finding something and counting it */
+#define SF_PIN_PASSING 1u  /* between finding something and counting it */
 #define SF_PIN_TOGETHER 2u /* this one and the next ones: what keys of a batch look at, side by side */
 #define SF_PINS_TOGETHER 16u
 #define SF_PIN_VALUES (SF_PIN_TOGETHER + SF_PINS_TOGETHER) /* this one and those behind it: values that callers have */
@@ -95,7 +95,8 @@ static inline sf_buf *sf__owner_buf(sf_buf *owner)
 {
     if (((uintptr_t)owner & 1) == 0)
         return owner;
-    return (sf_buf *)(atomic_load_explicit((sf_pin *)((uintptr_t)owner & ~(uintptr_t)1), memory_order_relaxed) & ~SF_PIN_REFERENCE);
+    return (sf_buf *)(atomic_load_explicit((sf_pin *)((uintptr_t)owner & ~(uintptr_t)1), memory_order_relaxed) &
+                      ~SF_PIN_REFERENCE);
 }
 
 /* Takes off those of the calling thread that keys of a batch had. */

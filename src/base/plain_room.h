@@ -55,7 +55,7 @@ static inline void sf__unpackers_cleanup(sf_unpackers *s)
 
 typedef struct sf_plain_room {
     uint64_t left;
-    uint64_t wanted; /* after SF_WOULD_BLOCK: what the piece that did not fit takes, or 0: it does not say */
+    uint64_t wanted;         /* after SF_WOULD_BLOCK: what the piece that did not fit takes, or 0: it does not say */
     sf_unpackers *unpackers; /* of the runtime's; NULL: each block makes its own */
 } sf_plain_room;
 

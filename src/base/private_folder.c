@@ -20,7 +20,7 @@ struct walk {
     bool make;
     int fd; /* of the folder where it stands */
     struct stat st;
-    bool mounted; /* something is, there */
+    bool mounted;                      /* something is, there */
     char at[PATH_MAX], rest[PATH_MAX]; /* its name, and what is still to go */
     unsigned links;
 };
@@ -65,25 +65,28 @@ static bool may_be_above(const struct walk *w)
 
 static sf_status refuse_above(const struct walk *w, sf_error *err)
 {
-    return sf_fail(err, SF_DENIED,
-                   "others may replace what lies in the folder %s (owner %u, mode %04o): it must belong to root or to user %u, and be "
-                   "writable for them alone (chmod go-w) or have the sticky bit (chmod +t); or name a folder elsewhere",
-                   w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
+    return sf_fail(
+        err, SF_DENIED,
+        "others may replace what lies in the folder %s (owner %u, mode %04o): it must belong to root or to user %u, and be "
+        "writable for them alone (chmod go-w) or have the sticky bit (chmod +t); or name a folder elsewhere",
+        w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
 }
 
 static sf_status refuse_folder(const struct walk *w, sf_error *err)
 {
-    return sf_fail(err, SF_DENIED,
-                   "others could have put files into the folder %s (owner %u, mode %04o): it must belong to user %u and be writable "
-                   "for nobody else (chmod 700), or name another one",
-                   w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
+    return sf_fail(
+        err, SF_DENIED,
+        "others could have put files into the folder %s (owner %u, mode %04o): it must belong to user %u and be writable "
+        "for nobody else (chmod 700), or name another one",
+        w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
 }
 
 /* ------------------------------------------------------------------ walking -------------------------------------- */
 
 static sf_status system_fail(const struct walk *w, int e, const char *name, sf_error *err)
 {
-    return sf__fail_errno(err, e, e == EACCES || e == EPERM ? SF_DENIED : SF_IO, "folder %s/%s", w->at[1] ? w->at : "", name);
+    return sf__fail_errno(err, e, e == EACCES || e == EPERM ? SF_DENIED : SF_IO, "folder %s/%s", w->at[1] ? w->at : "",
+                          name);
 }
 
 static bool append(char *path, const char *name)
@@ -141,8 +144,8 @@ static sf_status follow(struct walk *w, int link, const struct stat *st, const c
     ssize_t n;
 
     if (!owner_is_trusted(st))
-        return sf_fail(err, SF_DENIED, "the symbolic link %s/%s belongs to user %u: name a folder elsewhere", w->at[1] ? w->at : "", name,
-                       (unsigned)st->st_uid);
+        return sf_fail(err, SF_DENIED, "the symbolic link %s/%s belongs to user %u: name a folder elsewhere",
+                       w->at[1] ? w->at : "", name, (unsigned)st->st_uid);
     n = readlinkat(link, "", text, sizeof(text) - 1);
     if (n < 0)
         return system_fail(w, errno, name, err);

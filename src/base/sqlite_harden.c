@@ -12,10 +12,17 @@ static void set_limits(sqlite3 *db, uint64_t file_bytes)
     static const struct {
         int id, value;
     } limits[] = {
-        {SQLITE_LIMIT_SQL_LENGTH, TEXT_BYTES},  {SQLITE_LIMIT_COLUMN, 500},        {SQLITE_LIMIT_EXPR_DEPTH, 50},
-        {SQLITE_LIMIT_COMPOUND_SELECT, 2},      {SQLITE_LIMIT_VDBE_OP, 10000},     {SQLITE_LIMIT_FUNCTION_ARG, 8},
-        {SQLITE_LIMIT_ATTACHED, 0},             {SQLITE_LIMIT_VARIABLE_NUMBER, 2}, {SQLITE_LIMIT_TRIGGER_DEPTH, 1},
-        {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50}, {SQLITE_LIMIT_WORKER_THREADS, 0},
+        {SQLITE_LIMIT_SQL_LENGTH, TEXT_BYTES},
+        {SQLITE_LIMIT_COLUMN, 500},
+        {SQLITE_LIMIT_EXPR_DEPTH, 50},
+        {SQLITE_LIMIT_COMPOUND_SELECT, 2},
+        {SQLITE_LIMIT_VDBE_OP, 10000},
+        {SQLITE_LIMIT_FUNCTION_ARG, 8},
+        {SQLITE_LIMIT_ATTACHED, 0},
+        {SQLITE_LIMIT_VARIABLE_NUMBER, 2},
+        {SQLITE_LIMIT_TRIGGER_DEPTH, 1},
+        {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50},
+        {SQLITE_LIMIT_WORKER_THREADS, 0},
     };
 
     for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)

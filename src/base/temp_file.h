@@ -8,8 +8,8 @@
 /* A new, empty file below `folder` (NULL: $TMPDIR, else /tmp), open for reading and writing, without a name from the start where
  * the file system can do that, else a moment later: nobody else opens it, and it goes with its last descriptor. `what`: the
  * folder, in messages. */
-sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_allocator *a, int *fd,
-                                 sf_error *err) SF_MUST_USE;
+sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_allocator *a, int *fd, sf_error *err)
+    SF_MUST_USE;
 
 /* One with a name, in a folder that is open, to be renamed; *name is without the folder, and to be freed. */
 sf_status sf__temp_file_named(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err) SF_MUST_USE;

@@ -11,7 +11,7 @@ typedef struct sf_token_bucket {
     sf_mutex lock; /* covers what follows */
     double rate, at;
     double tokens; /* below 0: so many are reserved beyond what is there */
-    double burst; /* 0: as many as the rate, whatever that is */
+    double burst;  /* 0: as many as the rate, whatever that is */
 } sf_token_bucket;
 
 /* What a bucket holds, for a copy of it. */

@@ -16,15 +16,15 @@
 enum queue { SMALL, MAIN, GHOST, QUEUES };
 
 #define MAX_CREDIT SF_BLOCK_MAX_CREDIT
-#define PROMOTE_CREDIT 2u          /* in the small queue: asked for more than once */
-#define SMALL_SHARE 10u            /* a tenth of the bytes */
+#define PROMOTE_CREDIT 2u /* in the small queue: asked for more than once */
+#define SMALL_SHARE 10u   /* a tenth of the bytes */
 #define MAX_SHARDS 16u
 #define SHARD_BYTES (UINT64_C(8) << 20) /* fewer shards rather than smaller ones: a shard bounds the largest block */
 #define FIRST_BUCKETS 64u
-#define VICTIMS 32u                /* buffers dropped per turn of the lock */
-#define TABLES_SHARE 16u           /* of the bytes, a sixteenth: places of blocks */
-#define MARKS 256u                 /* of chunks that are looked at per turn of the slab's lock */
-#define SLAB_FREE_SHARE 16u        /* what may be free in the slab's regions, which blocks are kept off for */
+#define VICTIMS 32u         /* buffers dropped per turn of the lock */
+#define TABLES_SHARE 16u    /* of the bytes, a sixteenth: places of blocks */
+#define MARKS 256u          /* of chunks that are looked at per turn of the slab's lock */
+#define SLAB_FREE_SHARE 16u /* what may be free in the slab's regions, which blocks are kept off for */
 #define SLAB_CACHE_BYTES (UINT64_C(64) << 20) /* smaller ones have no slab: regions are too large for that */
 
 struct cache_entry {
@@ -32,7 +32,7 @@ struct cache_entry {
     sf_buf *buf; /* NULL: a ghost */
     enum queue queue;
     uint32_t credit;
-    struct cache_entry *chain;       /* same bucket */
+    struct cache_entry *chain;         /* same bucket */
     struct cache_entry *older, *newer; /* same queue */
 };
 
@@ -58,13 +58,13 @@ struct sf_block_cache {
     uint32_t shard_count; /* a power of two */
     void *memory;         /* what `shards` and `hits` are an aligned part of */
     struct shard *shards;
-    sf_striped *hits;     /* found in tables */
-    sf_slab *slab;        /* or NULL */
+    sf_striped *hits; /* found in tables */
+    sf_slab *slab;    /* or NULL */
     /* any thread */
     atomic_uint refs;
-    atomic_int_fast64_t charged; /* held elsewhere */
+    atomic_int_fast64_t charged;      /* held elsewhere */
     atomic_uint_fast64_t table_bytes; /* of that */
-    atomic_uint_fast64_t trim_above; /* free bytes of the slab; more than its share when trimming did not help */
+    atomic_uint_fast64_t trim_above;  /* free bytes of the slab; more than its share when trimming did not help */
 };
 
 /* Buffers to release once the lock is left: the last release runs code of others. They have no place in a table any more. */
@@ -109,7 +109,8 @@ sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool need
 
 sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *given, sf_block_cache *c, uint32_t count, bool needed)
 {
-    _Atomic(sf_block_table *) *place = (_Atomic(sf_block_table *) *)given; /* what is in memory is no part of what an object is */
+    _Atomic(sf_block_table *) *place =
+        (_Atomic(sf_block_table *) *)given; /* what is in memory is no part of what an object is */
     sf_block_table *t = atomic_load_explicit(place, memory_order_acquire), *made;
 
     if (t)
@@ -222,7 +223,8 @@ static void entry_enter_table(struct cache_entry *e, const sf_cache_key *key)
         e->key.table = key->table;
         e->key.block = key->block;
     }
-    if (e->key.table && atomic_load_explicit(&e->key.table->blocks[e->key.block], memory_order_relaxed) != (uintptr_t)e->buf)
+    if (e->key.table &&
+        atomic_load_explicit(&e->key.table->blocks[e->key.block], memory_order_relaxed) != (uintptr_t)e->buf)
         atomic_exchange(&e->key.table->blocks[e->key.block], (uintptr_t)e->buf);
 }
 
@@ -394,7 +396,8 @@ static void leave_chunk(sf_block_cache *c, const void *region, uint64_t hash, st
 
     pthread_mutex_lock(&s->lock);
     e = s->buckets[hash & (s->bucket_count - 1)];
-    while (e && (!e->buf || (uintptr_t)e->buf - (uintptr_t)region >= SF_SLAB_REGION_BYTES || (key_hash(&e->key) ^ hash) << 1 != 0))
+    while (e && (!e->buf || (uintptr_t)e->buf - (uintptr_t)region >= SF_SLAB_REGION_BYTES ||
+                 (key_hash(&e->key) ^ hash) << 1 != 0))
         e = e->chain;
     if (e) {
         v->bufs[v->count++] = entry_drop(c->alloc, s, e);
@@ -477,7 +480,8 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
     return buf;
 }
 
-sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count, const sf_cache_key *key)
+sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count,
+                             const sf_cache_key *key)
 {
     sf_pins *mine = key->table ? sf__pins_of_thread() : NULL;
     sf_pin *pin = mine ? &mine->pins[SF_PIN_PASSING] : NULL;
@@ -643,7 +647,8 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
         s->bucket_count = FIRST_BUCKETS;
         pthread_mutex_init(&s->lock, NULL);
     }
-    if (max_bytes >= SLAB_CACHE_BYTES && a->realloc == sf__allocator_default.realloc) { /* a caller's own has a say in where memory is */
+    if (max_bytes >= SLAB_CACHE_BYTES &&
+        a->realloc == sf__allocator_default.realloc) { /* a caller's own has a say in where memory is */
         c->slab = sf__slab_new(max_bytes / SLAB_FREE_SHARE, a);
         if (!c->slab)
             goto fail;

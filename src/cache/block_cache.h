@@ -42,9 +42,11 @@ bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *bu
  * a share of the cache: then look-ups lock. */
 sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool needed) SF_MUST_USE;
 /* The table of a place that is NULL until there is one: it is made now, as above. Any thread. */
-sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *place, sf_block_cache *c, uint32_t count, bool needed);
+sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *place, sf_block_cache *c, uint32_t count,
+                                   bool needed);
 /* As sf__block_cache_get(), without the lock where the table of the place has the block; `key` names that already. */
-sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count, const sf_cache_key *key) SF_MUST_USE;
+sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count,
+                             const sf_cache_key *key) SF_MUST_USE;
 /* Nobody looks in it any more. Blocks that are kept are released; the cache's stay there. Takes NULL. */
 void sf__block_table_close(sf_block_table *t);
 

@@ -24,9 +24,9 @@
 #define FILES_PER_CACHE 16u /* at least */
 #define MAX_FILES (2 * (unsigned)(SF_DISK_CACHE_MAX_BYTES / SF_EXTENT_FILE_MAX_BYTES))
 #define MAX_WAITING_BYTES (UINT64_C(32) << 20) /* to be written */
-#define LOOP_BYTES (64u << 10)                 /* read on the loop thread when the page cache has them; more goes to a worker */
-#define LOOK_AGAIN_NS UINT64_C(1000000000)     /* at what other processes have made */
-#define GIVE_UP_NS UINT64_C(30000000000)       /* no writing after a write that failed */
+#define LOOP_BYTES (64u << 10) /* read on the loop thread when the page cache has them; more goes to a worker */
+#define LOOK_AGAIN_NS UINT64_C(1000000000) /* at what other processes have made */
+#define GIVE_UP_NS UINT64_C(30000000000)   /* no writing after a write that failed */
 #define NAME_FORMAT "%012" PRIx64 ".extents"
 #define NAME_DIGITS 12
 #define LAST_NUMBER UINT64_C(0xffffffffffff)
@@ -90,8 +90,8 @@ struct sf_disk_cache {
     uint64_t looked_ns;
     atomic_uint_fast64_t quiet_until_ns; /* after a failure */
     atomic_bool waits_for_disk;          /* this file system does not say what the page cache has */
-    sf_mutex lock; /* covers exactly: */
-    struct disk_file *files[MAX_FILES]; /* NULL: none. Changed by the upkeep job only */
+    sf_mutex lock;                       /* covers exactly: */
+    struct disk_file *files[MAX_FILES];  /* NULL: none. Changed by the upkeep job only */
     struct disk_entry *entries;
     size_t entry_count, entry_cap; /* a power of two, or 0 */
     uint64_t old_below;            /* files of lower numbers go soon */
@@ -297,7 +297,8 @@ static sf_extent_name part_name(sf_hash128 object, const uint64_t *cuts, uint32_
 }
 
 /* SF_WOULD_BLOCK: only with `now`. SF_CORRUPT: what lies there is not it. */
-static sf_status read_at(sf_disk_cache *c, const struct disk_file *f, uint64_t at, const sf_extent_name *name, uint8_t *to, bool now)
+static sf_status read_at(sf_disk_cache *c, const struct disk_file *f, uint64_t at, const sf_extent_name *name,
+                         uint8_t *to, bool now)
 {
     uint8_t head[SF_EXTENT_FILE_UNIT];
     struct iovec v[2] = {{head, sizeof(head)}, {to, name->len}};
@@ -311,8 +312,7 @@ static sf_status read_at(sf_disk_cache *c, const struct disk_file *f, uint64_t a
         atomic_store_explicit(&c->waits_for_disk, true, memory_order_relaxed);
     if (now && n < whole)
         return SF_WOULD_BLOCK;
-    if (n != whole ||
-        !sf__extent_head_check(&f->f, name, sf_bytes_of(head, sizeof(head)), sf_bytes_of(to, name->len)))
+    if (n != whole || !sf__extent_head_check(&f->f, name, sf_bytes_of(head, sizeof(head)), sf_bytes_of(to, name->len)))
         return SF_CORRUPT;
     return SF_OK;
 }
@@ -437,7 +437,7 @@ bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r)
     c->last_read = r;
     if (c->state == DISK_NEW) {
         c->state = DISK_LOADING; /* ends in upkeep_done() */
-        if (!c->writing) /* which looks at the folder as well */
+        if (!c->writing)         /* which looks at the folder as well */
             upkeep_start(c);
     }
     return false;
@@ -463,14 +463,16 @@ static void file_look(sf_disk_cache *c, struct disk_file *f, uint16_t no)
     while (more && f->slots < f->f.slots) {
         uint32_t n = f->f.slots - f->slots < SLOTS_AT_ONCE ? f->f.slots - f->slots : SLOTS_AT_ONCE;
 
-        if (!read_all(f->fd, slots, n * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
+        if (!read_all(f->fd, slots, n * SF_EXTENT_FILE_SLOT,
+                      SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
             return;
         entries_reserve(c, n);
         sf_mutex_lock(&c->lock);
         for (uint32_t i = 0; more && i < n; i++) {
             sf_extent_slot slot;
 
-            more = sf__extent_slot_decode(&slot, &f->f, sf_bytes_of(slots + i * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_SLOT), f->end);
+            more = sf__extent_slot_decode(&slot, &f->f,
+                                          sf_bytes_of(slots + i * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_SLOT), f->end);
             if (!more)
                 break;
             entry_set(c, &slot, no);
@@ -673,8 +675,8 @@ static bool own_take(sf_disk_cache *c, struct disk_file *f, uint16_t no)
 
     if (fd < 0)
         return false;
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0 || fstat(fd, &mine) != 0 || fstat(f->fd, &known) != 0 || mine.st_ino != known.st_ino ||
-        mine.st_dev != known.st_dev || mine.st_nlink == 0) {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 || fstat(fd, &mine) != 0 || fstat(f->fd, &known) != 0 ||
+        mine.st_ino != known.st_ino || mine.st_dev != known.st_dev || mine.st_nlink == 0) {
         close(fd);
         return false;
     }
@@ -748,7 +750,8 @@ static bool own_make(sf_disk_cache *c)
         close(fd);
         fd = -1;
     }
-    sf__private_folder_lock(c->folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
+    sf__private_folder_lock(c->folder,
+                            LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
     if (fd < 0)
         return false;
     c->own = file_take(c, number);
@@ -820,7 +823,8 @@ static void write_one(sf_disk_cache *c, const struct disk_write *w)
 
         if ((w->wanted && !w->wanted[i]) || sf__extent_room(name.len) > c->file_bytes / 2 || is_there(c, &name))
             continue;
-        if (!quiet && own_for(c, name.len) && append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->cuts[0]), name.len)))
+        if (!quiet && own_for(c, name.len) &&
+            append(c, &name, sf_bytes_of(w->data->data + (w->cuts[i] - w->cuts[0]), name.len)))
             continue;
         count(&c->dropped, 1);
         if (!quiet)
@@ -884,8 +888,8 @@ static void upkeep_start(sf_disk_cache *c)
     sf__work_submit(c->loop, SF_WORK_FILE, &c->upkeep);
 }
 
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted, uint32_t part_count,
-                         sf_buf *data)
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted,
+                         uint32_t part_count, sf_buf *data)
 {
     size_t cut_bytes = ((size_t)part_count + 1) * sizeof(*cuts);
     struct disk_write *w = NULL;
@@ -967,13 +971,14 @@ static bool try_acquire(sf_disk_cache *c)
 static sf_disk_cache *find_same(const sf_disk_caches *all, const struct stat *folder, uint64_t max_bytes)
 {
     for (sf_disk_cache *c = all->first; c; c = c->next)
-        if (c->folder_dev == folder->st_dev && c->folder_ino == folder->st_ino && c->max_bytes == max_bytes && try_acquire(c))
+        if (c->folder_dev == folder->st_dev && c->folder_ino == folder->st_ino && c->max_bytes == max_bytes &&
+            try_acquire(c))
             return c;
     return NULL;
 }
 
-sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, sf_disk_caches *all,
-                              const sf_allocator *a, sf_error *err)
+sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop,
+                              sf_disk_caches *all, const sf_allocator *a, sf_error *err)
 {
     sf_disk_cache *c, *same;
     struct stat st;

@@ -28,7 +28,7 @@ typedef struct sf_disk_cache sf_disk_cache;
 
 typedef struct sf_disk_cache_stats {
     uint64_t hits, misses, bytes_read, bytes_written; /* extents; of their bytes */
-    uint64_t dropped; /* not written: too much waited, or the disk was full */
+    uint64_t dropped;                                 /* not written: too much waited, or the disk was full */
 } sf_disk_cache_stats;
 
 /* Those of a loop. */
@@ -43,8 +43,8 @@ void sf__disk_caches_cleanup(sf_disk_caches *all); /* all have been released */
 
 /* One that is open with this folder and this bound, or a new one. Makes the folder where it is missing. SF_INVALID: max_bytes;
  * SF_DENIED, SF_IO: the folder. Released with sf__disk_cache_release(). Any thread; it blocks. */
-sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop, sf_disk_caches *all,
-                              const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__disk_cache_open(sf_disk_cache **out, const char *folder, uint64_t max_bytes, sf_loop *loop,
+                              sf_disk_caches *all, const sf_allocator *a, sf_error *err) SF_MUST_USE;
 sf_disk_cache *sf__disk_cache_acquire(sf_disk_cache *c);
 void sf__disk_cache_release(sf_disk_cache *c); /* takes NULL */
 void sf__disk_cache_get_stats(const sf_disk_cache *c, sf_disk_cache_stats *out);
@@ -75,8 +75,8 @@ bool sf__disk_cache_read(sf_disk_cache *c, sf_disk_read *r) SF_MUST_USE;
 /* Whether it says that it has it, as far as memory knows. Any thread. */
 bool sf__disk_cache_knows(sf_disk_cache *c, const sf_extent_name *name);
 /* `data` = the bytes from cuts[0] on. Acquired, if it is kept; written behind. `wanted`: which of the parts; NULL: all. */
-void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted, uint32_t part_count,
-                         sf_buf *data);
+void sf__disk_cache_keep(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, const bool *wanted,
+                         uint32_t part_count, sf_buf *data);
 /* Bytes that are still to be written. */
 uint64_t sf__disk_cache_backlog(const sf_disk_cache *c);
 /* Of how many bytes of extents it can be said that all stay, if nobody else puts any there: less than max_bytes, for what lies beside

@@ -38,8 +38,8 @@ bool sf__extent_file_decode(sf_extent_file *out, sf_bytes header, uint64_t file_
     sf__extent_file_encode(&f, again);
     if (!sf_bytes_eq(header, sf_bytes_of(again, sizeof(again)))) /* of another version, too */
         return false;
-    if (f.bytes != file_bytes || f.bytes < SF_EXTENT_FILE_MIN_BYTES || f.bytes > SF_EXTENT_FILE_MAX_BYTES || f.slots == 0 ||
-        f.slots > f.bytes / (2 * SF_EXTENT_FILE_SLOT))
+    if (f.bytes != file_bytes || f.bytes < SF_EXTENT_FILE_MIN_BYTES || f.bytes > SF_EXTENT_FILE_MAX_BYTES ||
+        f.slots == 0 || f.slots > f.bytes / (2 * SF_EXTENT_FILE_SLOT))
         return false;
     *out = f;
     return true;
@@ -81,13 +81,15 @@ bool sf__extent_slot_decode(sf_extent_slot *out, const sf_extent_file *f, sf_byt
     sf__extent_slot_encode(f, &s, again);
     if (!sf_bytes_eq(in, sf_bytes_of(again, sizeof(again))))
         return false;
-    if (s.len == 0 || from < sf__extent_file_begin(f) || s.at < from || s.at > f->bytes || sf__extent_room(s.len) > f->bytes - s.at)
+    if (s.len == 0 || from < sf__extent_file_begin(f) || s.at < from || s.at > f->bytes ||
+        sf__extent_room(s.len) > f->bytes - s.at)
         return false;
     *out = s;
     return true;
 }
 
-void sf__extent_head_encode(const sf_extent_file *f, const sf_extent_name *name, sf_bytes data, uint8_t out[SF_EXTENT_FILE_UNIT])
+void sf__extent_head_encode(const sf_extent_file *f, const sf_extent_name *name, sf_bytes data,
+                            uint8_t out[SF_EXTENT_FILE_UNIT])
 {
     memset(out, 0, SF_EXTENT_FILE_UNIT);
     sf_store_le(out, 8, name->object.hi);

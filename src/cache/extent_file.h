@@ -57,7 +57,8 @@ static inline uint64_t sf__extent_room(uint64_t len)
 void sf__extent_slot_encode(const sf_extent_file *f, const sf_extent_slot *slot, uint8_t out[SF_EXTENT_FILE_SLOT]);
 /* `from`: where the extents before it end. False: there is no extent there, or not yet. */
 bool sf__extent_slot_decode(sf_extent_slot *out, const sf_extent_file *f, sf_bytes in, uint64_t from) SF_MUST_USE;
-void sf__extent_head_encode(const sf_extent_file *f, const sf_extent_name *name, sf_bytes data, uint8_t out[SF_EXTENT_FILE_UNIT]);
+void sf__extent_head_encode(const sf_extent_file *f, const sf_extent_name *name, sf_bytes data,
+                            uint8_t out[SF_EXTENT_FILE_UNIT]);
 /* Whether these are the bytes of that name. */
 bool sf__extent_head_check(const sf_extent_file *f, const sf_extent_name *name, sf_bytes head, sf_bytes data) SF_MUST_USE;
 

@@ -44,7 +44,7 @@ enum flight_state { FLIGHT_QUEUED, FLIGHT_SENT, FLIGHT_ABANDONED, FLIGHT_DELIVER
 /* The second request for what a flight asks for. */
 struct hedging {
     struct flight *flight;
-    sf_timer timer; /* until the first one is late */
+    sf_timer timer;   /* until the first one is late */
     uint64_t sent_ns; /* the first one */
     bool late;
     sf_turn turn;
@@ -53,7 +53,7 @@ struct hedging {
 
 /* One read and those who wait for it. */
 struct flight {
-    sf_turn turn; /* first */
+    sf_turn turn;                  /* first */
     struct fetch_request *request; /* while it has its turn, and until it has been delivered or another one is waited for */
     struct hedging *hedging;       /* from SENT on; NULL: there is to be no second request */
     unsigned under_way;            /* requests */
@@ -65,8 +65,8 @@ struct flight {
     sf_fetch *first, *last;
     sf_store *store; /* acquired */
     uint64_t off, len;
-    uint64_t max_bytes; /* of a whole object, by those who wait */
-    uint64_t allowed;   /* of a whole object: what is reserved for it */
+    uint64_t max_bytes;                   /* of a whole object, by those who wait */
+    uint64_t allowed;                     /* of a whole object: what is reserved for it */
     const char *if_match, *if_none_match; /* behind the key; or NULL */
     char key[];
 };
@@ -90,8 +90,8 @@ static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
     return fl->store == fetch->store && fl->off == fetch->off && fl->len == fetch->len && fl->suffix == fetch->suffix &&
            (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) &&
-           same_condition(fl->if_match, fetch->if_match) &&
-           same_condition(fl->if_none_match, fetch->if_none_match) && strcmp(fl->key, fetch->key) == 0;
+           same_condition(fl->if_match, fetch->if_match) && same_condition(fl->if_none_match, fetch->if_none_match) &&
+           strcmp(fl->key, fetch->key) == 0;
 }
 
 static struct flight *flight_find(const sf_fetcher *f, uint64_t hash, const sf_fetch *fetch)
@@ -631,9 +631,10 @@ static bool disk_read(sf_fetch *fetch)
 
     if (!d)
         return false;
-    *d = (struct fetch_on_disk){.read = {.object = fetch->disk->object, .cuts = d->cuts, .part_count = n, .done = disk_home},
-                                .fetch = fetch,
-                                .alloc = f->alloc};
+    *d = (struct fetch_on_disk){
+        .read = {.object = fetch->disk->object, .cuts = d->cuts, .part_count = n, .done = disk_home},
+        .fetch = fetch,
+        .alloc = f->alloc};
     cuts_of(fetch, d->cuts);
     if (!sf__disk_cache_read(fetch->disk->cache, &d->read)) {
         fetch->on_disk = d;
@@ -715,7 +716,9 @@ static void decode_now(sf_fetch *fetch, sf_error *verdict)
     sf_plain_room room = {.left = fetch->plain_bytes, .unpackers = &fetch->fetcher->unpackers};
     uint64_t used;
 
-    sf_buf *whole = fetch->disk && fetch->disk->cache && (!fetch->from_disk || fetch->disk_old) ? sf__buf_acquire(fetch->data) : NULL; /* stays as it is */
+    sf_buf *whole = fetch->disk && fetch->disk->cache && (!fetch->from_disk || fetch->disk_old)
+                        ? sf__buf_acquire(fetch->data)
+                        : NULL; /* stays as it is */
 
     *verdict = (sf_error)SF_ERROR_INIT;
     verdict->code = fetch->decode(fetch, fetch->data, fetch->packed ? &room : NULL, verdict);
@@ -875,7 +878,8 @@ void sf__fetch_cancel(sf_fetch *fetch)
         else
             disk_leave(fetch);
         fetch_end_later(fetch, SF_CANCELLED);
-    } else if (fetch->state == SF_FETCH_DECODING || fetch->state == SF_FETCH_READING) { /* the latter: its task is in the inbox */
+    } else if (fetch->state == SF_FETCH_DECODING ||
+               fetch->state == SF_FETCH_READING) { /* the latter: its task is in the inbox */
         fetch->cancelled = true;
     } else if (fetch->state == SF_FETCH_CLAIMING) {
         fetch->cancelled = true;

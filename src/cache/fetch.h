@@ -36,7 +36,7 @@ typedef struct sf_fetch {
     uint64_t max_bytes;   /* for whole objects: refuse above this */
     const char *if_match; /* SF_CONFLICT when the object has another ETag; borrowed until done. NULL: whatever it has */
     const char *if_none_match; /* whole objects: see sf_store_op; borrowed until done, or NULL */
-    uint64_t deadline_ns; /* for the bytes to come; decoding is not interrupted */
+    uint64_t deadline_ns;      /* for the bytes to come; decoding is not interrupted */
     /* Optional. Loop thread or worker, at most twice, and again for as long as it says SF_WOULD_BLOCK for want of `room` (NULL:
      * without a bound); each time it starts over. Nobody else has `data` when its count is 1; it is gone before `done`. */
     sf_status (*decode)(struct sf_fetch *f, sf_buf *data, sf_plain_room *room, sf_error *err);
@@ -51,13 +51,13 @@ typedef struct sf_fetch {
     uint64_t object_size;
     /* set by the owner */
     bool disk_only_read; /* it is not put there */
-    bool suffix; /* the last `len` bytes */
-    bool packed; /* it may unpack to more than it is */
+    bool suffix;         /* the last `len` bytes */
+    bool packed;         /* it may unpack to more than it is */
     /* for decoders */
-    bool again;  /* this is the second reading: there is no other */
-    bool shared; /* others had the same bytes from the same request, and may have decoded them before */
-    bool not_modified;    /* it has the ETag of if_none_match, and did not come */
-    const char *etag;     /* "": it was not told; valid inside `done` */
+    bool again;        /* this is the second reading: there is no other */
+    bool shared;       /* others had the same bytes from the same request, and may have decoded them before */
+    bool not_modified; /* it has the ETag of if_none_match, and did not come */
+    const char *etag;  /* "": it was not told; valid inside `done` */
     /* private */
     bool cancelled; /* while it is decoded */
     bool from_disk, disk_old, disk_tried;
@@ -73,7 +73,7 @@ typedef struct sf_fetch {
     };
     sf_timer timer;
     uint64_t since_ns;
-    uint64_t plain_bytes;      /* of room in this try */
+    uint64_t plain_bytes;          /* of room in this try */
     struct fetch_heavy *heavy;     /* what only decoding much needs */
     struct fetch_on_disk *on_disk; /* while it is READING from there */
 } sf_fetch;

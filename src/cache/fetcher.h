@@ -12,9 +12,9 @@ typedef struct sf_fetch_stats {
     uint64_t bytes_fetched; /* in successful answers */
     uint64_t shared;        /* reads that joined one under way */
     uint64_t requests_in_flight, bytes_in_flight;
-    uint64_t waiting;       /* requests that the bounds hold back */
-    uint64_t bytes_held;    /* by operations under way, for themselves */
-    uint64_t disk_jobs;     /* of disk caches, under way */
+    uint64_t waiting;    /* requests that the bounds hold back */
+    uint64_t bytes_held; /* by operations under way, for themselves */
+    uint64_t disk_jobs;  /* of disk caches, under way */
 } sf_fetch_stats;
 
 /* Told about every finished store operation: `store`, how many requests it took (0: cancelled before it began), and

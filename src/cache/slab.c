@@ -55,7 +55,7 @@ struct slab_region {
 static_assert(sizeof(struct slab_region) <= UNIT && sizeof(struct slab_free_chunk) <= UNIT, "heads fit into a unit");
 
 struct sf_slab {
-    sf_allocator allocator; /* of chunks */
+    sf_allocator allocator;    /* of chunks */
     const sf_allocator *alloc; /* of this */
     pid_t process;
     uint64_t max_free_bytes;
@@ -65,7 +65,7 @@ struct sf_slab {
     struct slab_region *regions;
     uint64_t region_count, refused_bytes;
     bool has_empty, closed;
-    uint64_t filled; /* which bins have free chunks */
+    uint64_t filled;                    /* which bins have free chunks */
     struct slab_free_chunk *bins[BINS]; /* four for each power of two */
 };
 
@@ -233,7 +233,8 @@ static struct slab_chunk *merge(struct slab_chunk *c, struct slab_chunk *next)
 static void chunk_free(sf_slab *s, struct slab_chunk *c)
 {
     struct slab_region *r = region_of(c);
-    struct slab_chunk *after = chunk_after(c), *before = c->units_before > 0 ? chunk_at(r, unit_of(c) - c->units_before) : NULL;
+    struct slab_chunk *after = chunk_after(c),
+                      *before = c->units_before > 0 ? chunk_at(r, unit_of(c) - c->units_before) : NULL;
 
     r->used -= c->units;
     atomic_fetch_add_explicit(&s->free_bytes, (uint64_t)c->units * UNIT, memory_order_relaxed);

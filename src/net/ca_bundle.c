@@ -38,7 +38,8 @@ bool sf__ca_bundle_of_system(const char **out)
     const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
 
     *out = NULL;
-    if ((curl->cainfo && access(curl->cainfo, R_OK) == 0) || (!curl->cainfo && curl->capath && access(curl->capath, X_OK) == 0))
+    if ((curl->cainfo && access(curl->cainfo, R_OK) == 0) ||
+        (!curl->cainfo && curl->capath && access(curl->capath, X_OK) == 0))
         return true;
     *out = sf__ca_bundle_among(sf__ca_bundle_places);
     if (!*out)

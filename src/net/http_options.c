@@ -29,8 +29,7 @@ static CURLcode set_transport(CURL *e, const sf_http_request *r)
 {
     const sf_http_config *c = r->config;
     const char *proxy = c->direct ? NULL : sf__proxy_of(r->url, &(sf_environment){0});
-    CURLcode rc =
-        c->connect_timeout_ms < 0 ? CURLE_BAD_FUNCTION_ARGUMENT : CURLE_OK; /* some curls take it for "never" */
+    CURLcode rc = c->connect_timeout_ms < 0 ? CURLE_BAD_FUNCTION_ARGUMENT : CURLE_OK; /* some curls take it for "never" */
 
     SF_CURL_SET(rc, e, CURLOPT_NOSIGNAL, 1L);
     SF_CURL_SET(rc, e, CURLOPT_PROTOCOLS_STR, "http,https");

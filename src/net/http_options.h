@@ -7,7 +7,7 @@
 #include "net/http_request.h"
 
 /* Collects the first failure in `rc`. */
-#define SF_CURL_SET(rc, easy, option, value)                                                                           \
+#define SF_CURL_SET(rc, easy, option, value) \
     ((rc) = (rc) == CURLE_OK ? curl_easy_setopt((easy), (option), (value)) : (rc))
 
 /* *headers, NULL at first, are the caller's to free, after the transfer and after failures, too. A body that is not small is read by

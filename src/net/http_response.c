@@ -73,8 +73,7 @@ sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t
                               : NULL;
     if (!text)
         return sf_fail(err, SF_NOMEM, "response headers");
-    r->response_headers[r->response_header_count++] =
-        (sf_http_header){.name = text, .value = text + (colon - line) + 1};
+    r->response_headers[r->response_header_count++] = (sf_http_header){.name = text, .value = text + (colon - line) + 1};
     return SF_OK;
 }
 
@@ -119,8 +118,7 @@ sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t annou
 {
     sf_http_request *r = c->r;
     bool good = status >= 200 && status <= 299;
-    uint64_t bound = good || r->max_body_bytes > SF_HTTP_ERROR_BODY_BYTES ? r->max_body_bytes
-                                                                          : SF_HTTP_ERROR_BODY_BYTES;
+    uint64_t bound = good || r->max_body_bytes > SF_HTTP_ERROR_BODY_BYTES ? r->max_body_bytes : SF_HTTP_ERROR_BODY_BYTES;
     uint64_t expected = announced >= 0 ? (uint64_t)announced : r->expect_body_bytes;
     size_t have = r->response ? r->response->n : 0;
 
@@ -129,8 +127,7 @@ sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t annou
     if (n > bound - have || (announced >= 0 && (uint64_t)announced > bound && good)) {
         if (good) { /* as soon as it is announced: there is no point in receiving it */
             r->too_long = true;
-            return sf_fail(err, SF_CORRUPT, "response body is longer than %llu bytes",
-                           (unsigned long long)bound);
+            return sf_fail(err, SF_CORRUPT, "response body is longer than %llu bytes", (unsigned long long)bound);
         }
         c->cut = true;
         n = (size_t)(bound - have);

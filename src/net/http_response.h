@@ -14,12 +14,11 @@ typedef struct sf_http_collector {
 
 /* One line of the header, the status line and the blank line included. A status line begins anew: what came before
  * was an interim response. Fails with SF_CORRUPT or SF_NOMEM. */
-sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t n,
-                                  sf_error *err) SF_MUST_USE;
+sf_status sf__http_collect_header(sf_http_collector *c, const char *line, size_t n, sf_error *err) SF_MUST_USE;
 
 /* A piece of the body of a response with `status`. `announced` is its Content-Length, negative when there is none.
  * Fails like sf__http_collect_header(); with `cut` set the rest of the body is not wanted. */
-sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t announced, const void *from,
-                                size_t n, sf_error *err) SF_MUST_USE;
+sf_status sf__http_collect_body(sf_http_collector *c, long status, int64_t announced, const void *from, size_t n,
+                                sf_error *err) SF_MUST_USE;
 
 #endif

@@ -26,7 +26,7 @@ struct sf_loop {
     uv_loop_t uv;
     uv_async_t wakeup; /* any thread may send */
     uv_timer_t clock;
-    uv_idle_t due;    /* active while a timer is due already */
+    uv_idle_t due; /* active while a timer is due already */
     sf_timer_queue timers;
     sf_under_way under_way;
     size_t jobs;

@@ -13,7 +13,8 @@ static void run_answered(sf_task *task)
 
 void sf__question_init(sf_question *q, sf_loop *loop, void (*answered)(sf_question *q), void (*free)(sf_question *q))
 {
-    *q = (sf_question){.answered = answered, .free = free, .loop = loop, .pid = getpid(), .refs = 2, .task.run = run_answered};
+    *q = (sf_question){
+        .answered = answered, .free = free, .loop = loop, .pid = getpid(), .refs = 2, .task.run = run_answered};
     sf_mutex_init(&q->lock);
 }
 

@@ -18,10 +18,10 @@ uint8_t sf__url_next(sf_bytes s, size_t *n);
 typedef struct sf_url {
     sf_bytes scheme; /* as written, without ':' */
     sf_bytes userinfo;
-    sf_bytes host;   /* IPv6 addresses with their brackets */
-    sf_bytes port;   /* digits */
-    sf_bytes path;   /* with its leading slash, or empty */
-    sf_bytes query;  /* without '?' */
+    sf_bytes host;  /* IPv6 addresses with their brackets */
+    sf_bytes port;  /* digits */
+    sf_bytes path;  /* with its leading slash, or empty */
+    sf_bytes query; /* without '?' */
 } sf_url;
 
 /* "scheme://authority/path?query". SF_INVALID when there is no scheme, when host or port are malformed, or when the

@@ -8,7 +8,8 @@ static void check_inside(const char *url, sf_bytes part)
 {
     size_t n = strlen(url);
 
-    if (part.n > 0 && (part.p < (const uint8_t *)url || part.n > n || (size_t)(part.p - (const uint8_t *)url) > n - part.n))
+    if (part.n > 0 &&
+        (part.p < (const uint8_t *)url || part.n > n || (size_t)(part.p - (const uint8_t *)url) > n - part.n))
         abort();
 }
 
@@ -43,8 +44,9 @@ static void check_split(const char *url)
     add(&b, "", u.path, "");
     if (u.query.n > 0)
         add(&b, "?", u.query, "");
-    if (sf__url_split(&again, b.s, NULL) != SF_OK || !sf_bytes_eq(u.host, again.host) || !sf_bytes_eq(u.port, again.port) ||
-        !sf_bytes_eq(u.path, again.path) || !sf_bytes_eq(u.query, again.query) || !sf_bytes_eq(u.userinfo, again.userinfo))
+    if (sf__url_split(&again, b.s, NULL) != SF_OK || !sf_bytes_eq(u.host, again.host) ||
+        !sf_bytes_eq(u.port, again.port) || !sf_bytes_eq(u.path, again.path) || !sf_bytes_eq(u.query, again.query) ||
+        !sf_bytes_eq(u.userinfo, again.userinfo))
         abort();
     sf__strbuf_cleanup(&b);
 }

@@ -18,8 +18,8 @@ static void load(void)
 
     if (library) {
         /* a function's address travels as an object's: POSIX has dlsym() so */
-#define SF_LIBPQ_FIND(type, name, args)                                                                                \
-    *(void **)(void *)&loaded.name = dlsym(library, "PQ" #name);                                                       \
+#define SF_LIBPQ_FIND(type, name, args)                          \
+    *(void **)(void *)&loaded.name = dlsym(library, "PQ" #name); \
     complete = complete && loaded.name;
         SF_LIBPQ_FUNCTIONS(SF_LIBPQ_FIND)
 #undef SF_LIBPQ_FIND

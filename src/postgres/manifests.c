@@ -50,10 +50,9 @@ static sf_status name_it(sf_postgres *p, sf_error *err)
 
     p->pq->freemem(message); /* may quote it */
     if (!options)
-        return sf_fail(
-            err, SF_INVALID,
-            "the connection string of PostgreSQL is none that libpq takes: postgresql://USER@HOST:PORT/DATABASE, "
-            "with %%XX for what is special in a password");
+        return sf_fail(err, SF_INVALID,
+                       "the connection string of PostgreSQL is none that libpq takes: postgresql://USER@HOST:PORT/DATABASE, "
+                       "with %%XX for what is special in a password");
     for (const sf_pq_option *o = options; o->keyword; o++) {
         const char *v = o->val ? o->val : "";
 
@@ -157,8 +156,8 @@ sf_status sf__postgres_run(sf_postgres *p, const char *what, sf_postgres_work_fn
 
 /* ------------------------------------------------------------------ statements ----------------------------------- */
 
-sf_status sf__postgres_query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values,
-                       int n, PGresult **out, sf_error *err)
+sf_status sf__postgres_query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which,
+                             const char *const *values, int n, PGresult **out, sf_error *err)
 {
     return sf__pg_run(c, p->statements[which], values, n, out, err);
 }
@@ -204,7 +203,9 @@ sf_status sf__postgres_manifest(sf_postgres *p, sf_pg_connection *c, const char 
         rc = sf__postgres_manifest_encode(out, sf_bytes_of(p->pq->getvalue(r, 0, 0), (size_t)p->pq->getlength(r, 0, 0)),
                                           SF_POSTGRES_MEMORY, err);
     p->pq->clear(r);
-    return rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND ? sf_error_prefix(err, rc, "%s, table %s, run_id %s: ", p->name, p->builds, ref) : rc;
+    return rc == SF_BAD_MANIFEST || rc == SF_NOT_FOUND
+               ? sf_error_prefix(err, rc, "%s, table %s, run_id %s: ", p->name, p->builds, ref)
+               : rc;
 }
 
 void sf_postgres_entries_free(sf_history_entry *entries, size_t count)

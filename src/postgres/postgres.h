@@ -19,7 +19,6 @@ struct sf_postgres {
     char *statements[SF_POSTGRES_STATEMENT_COUNT];
 };
 
-
 /* Whoever asks may outlive every runtime. */
 #define SF_POSTGRES_MEMORY (&sf__allocator_default)
 
@@ -30,8 +29,8 @@ typedef sf_status sf_postgres_work_fn(sf_postgres *p, sf_pg_connection *c, void 
 sf_status sf__postgres_run(sf_postgres *p, const char *what, sf_postgres_work_fn *work, void *ctx, sf_error *err);
 
 /* `out` may be NULL. */
-sf_status sf__postgres_query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values,
-                             int n, PGresult **out, sf_error *err);
+sf_status sf__postgres_query(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which,
+                             const char *const *values, int n, PGresult **out, sf_error *err);
 /* *ref is freed with sf__free(); NULL: nothing was published. */
 sf_status sf__postgres_pointer(sf_postgres *p, sf_pg_connection *c, char **ref, sf_error *err);
 /* *out is released with sf__buf_release(). */

@@ -36,8 +36,8 @@ static sf_status begin_locked(sf_postgres *p, sf_pg_connection *c, sf_error *err
 }
 
 /* Whether the statement answers with a row. */
-static sf_status has_row(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values, int n,
-                         bool *out, sf_error *err)
+static sf_status has_row(sf_postgres *p, sf_pg_connection *c, sf_postgres_statement which, const char *const *values,
+                         int n, bool *out, sf_error *err)
 {
     PGresult *r;
     sf_status rc = sf__postgres_query(p, c, which, values, n, &r, err);
@@ -65,12 +65,12 @@ static sf_status check_expected(sf_postgres *p, sf_pg_connection *c, const struc
     if (m->expected == SF_EXPECT_ANY)
         return SF_OK;
     rc = sf__postgres_pointer(p, c, &found, err);
-    if (rc == SF_OK &&
-        (m->expected == SF_EXPECT_ABSENT ? found != NULL : !found || strcmp(found, m->expected_ref) != 0)) {
+    if (rc == SF_OK && (m->expected == SF_EXPECT_ABSENT ? found != NULL : !found || strcmp(found, m->expected_ref) != 0)) {
         rc = sf_fail(err, SF_CONFLICT, "another snapshot was published: the pointer names %s, expected was %s",
                      found ? found : "nothing", m->expected == SF_EXPECT_ABSENT ? "none" : m->expected_ref);
-        if (m->out && (sf_manifest_answer_ref(m->out, NULL) != SF_OK /* an earlier commit is known by now not to have happened */
-                       || sf_manifest_answer_found(m->out, found) != SF_OK))
+        if (m->out &&
+            (sf_manifest_answer_ref(m->out, NULL) != SF_OK /* an earlier commit is known by now not to have happened */
+             || sf_manifest_answer_found(m->out, found) != SF_OK))
             rc = sf_fail(err, SF_NOMEM, "publishing");
     }
     sf__free(SF_POSTGRES_MEMORY, found);
@@ -151,8 +151,7 @@ struct pg_publication {
 static sf_status put_rows(sf_postgres *p, sf_pg_connection *c, const struct pg_publication *x, sf_error *err)
 {
     const char *const shards[] = {x->rows->build[0], x->rows->shards};
-    sf_status rc =
-        sf__postgres_query(p, c, SF_POSTGRES_PUT_BUILD, x->rows->build, SF_POSTGRES_BUILD_VALUES, NULL, err);
+    sf_status rc = sf__postgres_query(p, c, SF_POSTGRES_PUT_BUILD, x->rows->build, SF_POSTGRES_BUILD_VALUES, NULL, err);
 
     if (rc == SF_OK)
         rc = sf__postgres_query(p, c, SF_POSTGRES_DROP_SHARDS, shards, 1, NULL, err);
@@ -168,7 +167,8 @@ static sf_status publish_rows(sf_postgres *p, sf_pg_connection *c, void *ctx, sf
     bool done = false;
     sf_status rc = begin_locked(p, c, err);
 
-    if (rc == SF_OK && x->sent) /* behind the lock: a commit that is still under way holds it. Others may have published since */
+    if (rc == SF_OK &&
+        x->sent) /* behind the lock: a commit that is still under way holds it. Others may have published since */
         rc = has_row(p, c, SF_POSTGRES_POINTED, x->rows->build, 2, &done, err);
     if (rc != SF_OK || done)
         return rc;

@@ -9,8 +9,7 @@
 
 /* ------------------------------------------------------------------ the same shard? ---------------------------------- */
 
-sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *from, const sf_snapshot *to,
-                                    sf_error *err)
+sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *from, const sf_snapshot *to, sf_error *err)
 {
     sf_status rc;
 
@@ -41,8 +40,7 @@ bool sf__shard_comparison_same(const sf_shard_comparison *c, uint32_t db_id)
 
     if (!sf_snapshot_get_shard(c->from, db_id, &p) || !sf_snapshot_get_shard(c->to, db_id, &q))
         return false;
-    if (same_text(p.db_url, q.db_url) &&
-        (!p.db_url || (p.checkpoint_id && same_text(p.checkpoint_id, q.checkpoint_id))))
+    if (same_text(p.db_url, q.db_url) && (!p.db_url || (p.checkpoint_id && same_text(p.checkpoint_id, q.checkpoint_id))))
         return true;
     x = sf__content_hashes_of(&c->from_hashes, db_id);
     y = sf__content_hashes_of(&c->to_hashes, db_id);

@@ -11,8 +11,8 @@ typedef struct sf_shard_comparison {
 } sf_shard_comparison;
 
 /* Borrows both. On failure it needs no clean-up. */
-sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *from, const sf_snapshot *to, sf_error *err)
-    SF_MUST_USE;
+sf_status sf__shard_comparison_init(sf_shard_comparison *c, const sf_snapshot *from, const sf_snapshot *to,
+                                    sf_error *err) SF_MUST_USE;
 /* False when nothing tells. */
 bool sf__shard_comparison_same(const sf_shard_comparison *c, uint32_t db_id);
 void sf__shard_comparison_cleanup(sf_shard_comparison *c); /* of a zeroed one, too */

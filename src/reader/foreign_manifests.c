@@ -15,7 +15,7 @@ enum request_kind { REQUEST_CURRENT, REQUEST_MANIFEST, REQUEST_LIST };
 
 struct sf_manifest_request {
     sf_question question;
-    atomic_uint refs; /* the question's, while it lives, and the source's */
+    atomic_uint refs;  /* the question's, while it lives, and the source's */
     atomic_bool taken; /* somebody answers, or has */
     enum request_kind kind;
     sf_foreign_manifests *manifests; /* acquired */

@@ -95,7 +95,8 @@ static size_t part_size(const sf_freshness *f, size_t first)
         const sf_recorded_shard *next = f->by_folder[first + n];
 
         objects += next->objects;
-        if (objects > OBJECTS_PER_LISTING || !same_run(s, next) || next->db_id < s->db_id || next->db_id - s->db_id > SPAN_PER_LISTING)
+        if (objects > OBJECTS_PER_LISTING || !same_run(s, next) || next->db_id < s->db_id ||
+            next->db_id - s->db_id > SPAN_PER_LISTING)
             break;
     }
     return n;

@@ -16,7 +16,7 @@ typedef struct sf_recorded_shard {
     sf_store *store; /* borrowed until done */
     char *folder;    /* "path/" */
     uint32_t db_id;
-    uint64_t objects;        /* as recorded, with: */
+    uint64_t objects; /* as recorded, with: */
     bool sqlite;
     uint64_t manifest_bytes;      /* of one of SlateDB */
     uint64_t db_bytes, etag_hash; /* of one of SQLite */

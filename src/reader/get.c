@@ -121,12 +121,12 @@ struct together {
     uint32_t db_ids[TOGETHER];
     const sf_shard_try *by_key[TOGETHER]; /* NULL: the key is asked for by itself */
     sf_shard_try tries[TOGETHER];
-    size_t count; /* of them */
+    size_t count;                  /* of them */
     const sf_shard_vtable *vtable; /* of their shards */
 };
 
-static sf_status together_add(struct together *t, size_t i, const struct asking *q, size_t index, const sf_key *key, sf_value *value,
-                              sf_error *err)
+static sf_status together_add(struct together *t, size_t i, const struct asking *q, size_t index, const sf_key *key,
+                              sf_value *value, sf_error *err)
 {
     sf_shard_try *one = &t->tries[t->count];
     sf_shard *shard;
@@ -160,8 +160,8 @@ static sf_status ask_alone(struct asking *q, size_t index, const sf_key *key, sf
 
 /* At most TOGETHER keys, from `first` on, whose waits for memory overlap. `statuses` says which of them wait: SF_WOULD_BLOCK. After a
  * failure there are no values. */
-static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses,
-                              sf_value_room *room, sf_error *err)
+static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values,
+                              sf_status *statuses, sf_value_room *room, sf_error *err)
 {
     struct together t;
     sf_status rc = SF_OK;
@@ -192,7 +192,8 @@ static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys
 }
 
 /* All of them, a few at a time; `statuses` may be NULL. */
-static sf_status ask_all(struct asking *q, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses, sf_error *err)
+static sf_status ask_all(struct asking *q, const sf_key *keys, size_t count, sf_value *values, sf_status *statuses,
+                         sf_error *err)
 {
     sf_value_room room = {.alloc = q->snap->rt->alloc};
     sf_status some[TOGETHER], rc = SF_OK;
@@ -277,8 +278,7 @@ sf_status sf_snapshot_ask_shard(sf_snapshot *s, uint32_t db_id, sf_bytes key, in
 /* ------------------------------------------------------------------ several keys --------------------------------- */
 
 /* Hands on the look-up. */
-static sf_status all_asked(struct asking *q, sf_status rc, sf_call **out, sf_call_done_fn done, void *ctx,
-                           sf_error *err)
+static sf_status all_asked(struct asking *q, sf_status rc, sf_call **out, sf_call_done_fn done, void *ctx, sf_error *err)
 {
     if (rc == SF_OK && !sf__get_call_start(q->l, done, ctx))
         rc = no_memory(q, err);
@@ -486,8 +486,7 @@ sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf
     return rc;
 }
 
-sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
-                        sf_error *err)
+sf_status sf_reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call, sf_error *err)
 {
     uint32_t db_id;
 

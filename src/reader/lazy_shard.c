@@ -8,7 +8,7 @@
 struct waiter {
     struct waiter *next, *prev;
     void *call_ctx;
-    uint64_t opening; /* which it waits for */
+    uint64_t opening;                                                     /* which it waits for */
     void (*opened)(struct waiter *w, sf_shard *shard, const sf_error *e); /* shard NULL: e says why */
 };
 
@@ -23,13 +23,13 @@ struct lazy_opening {
 struct lazy {
     sf_shard base; /* first */
     /* set at creation */
-    sf_source *source; /* acquired */
-    sf_shard_site site; /* its texts are ours; of the name, and most often of the location, the base's */
+    sf_source *source;          /* acquired */
+    sf_shard_site site;         /* its texts are ours; of the name, and most often of the location, the base's */
     _Atomic(sf_shard *) opened; /* NULL until it is; then for good */
     /* loop thread */
     struct lazy_opening *opening; /* NULL: none is under way */
-    uint64_t openings;          /* begun */
-    bool freed;                 /* while opening */
+    uint64_t openings;            /* begun */
+    bool freed;                   /* while opening */
     struct waiter *first, *last;
     struct waiter *asker; /* for whom it is being opened; NULL: he has left */
 };
@@ -111,7 +111,10 @@ static void opening_home(struct lazy_opening *o)
     }
     if (e.code != SF_OK) { /* this is an answer to a read: say that it got no further than opening */
         sf_error_prefix(&e, e.code, "Failed to open %s at '%s': ",
-                        l->source->opener ? "shard" : l->site.backend.sqlite ? "SQLite shard" : "SlateDB", l->site.location);
+                        l->source->opener        ? "shard"
+                        : l->site.backend.sqlite ? "SQLite shard"
+                                                 : "SlateDB",
+                        l->site.location);
         e.db_id = l->base.db_id;
     }
     tell_waiters(l, l->openings, inner_of(&l->base), &e);
@@ -158,8 +161,8 @@ static sf_status open_for(struct lazy *l, struct waiter *w, sf_error *err)
     o->lazy = l;
     o->pending = 1;
     o->freshness = (sf_freshness){.rt = l->base.rt, .deadline_ns = deadline_ns, .done = freshness_done, .ctx = o};
-    rc = sf__shard_open_at(&o->open, l->source, &l->site, recorded_of(o, err), deadline_ns, w->call_ctx, true, shard_opened, o,
-                           err);
+    rc = sf__shard_open_at(&o->open, l->source, &l->site, recorded_of(o, err), deadline_ns, w->call_ctx, true,
+                           shard_opened, o, err);
     if (rc != SF_OK) {
         opening_free(o);
         return rc;
@@ -293,7 +296,7 @@ struct lazy_scan {
     sf_scan_range range; /* lies in `bounds` */
     uint8_t *bounds;
     uint64_t buffer_bytes;
-    sf_shard_scan *inner; /* NULL until the shard is opened */
+    sf_shard_scan *inner;   /* NULL until the shard is opened */
     const sf_error *failed; /* why it is not, until that is told; or NULL */
 };
 
@@ -443,7 +446,8 @@ static bool site_copy(struct lazy *l, const sf_shard_site *from, bool foreign)
     };
     if (foreign && from->manifest)
         to->manifest = sf__buf_acquire(from->manifest);
-    if (foreign && (!text_copy(&to->checkpoint, from->checkpoint, a) || !text_copy(&to->manifest_ref, from->manifest_ref, a)))
+    if (foreign &&
+        (!text_copy(&to->checkpoint, from->checkpoint, a) || !text_copy(&to->manifest_ref, from->manifest_ref, a)))
         return false;
     if (strcmp(from->location, l->base.url) == 0) {
         to->location = l->base.url;

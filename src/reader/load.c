@@ -41,18 +41,18 @@ struct load_state {
     char *ref;               /* manifest reference as published; what snapshot_info shows */
     sf_work work;            /* PARSING */
     sf_snapshot_manifest *manifest;
-    sf_buf *published;       /* its bytes, for an opener of the caller's; or NULL */
+    sf_buf *published; /* its bytes, for an opener of the caller's; or NULL */
     sf_error parse_error;
-    char **candidates;       /* newest first */
+    char **candidates; /* newest first */
     size_t candidate_count, candidate_next;
     bool listed;
-    sf_snapshot *snap;       /* SHARDS: under construction */
+    sf_snapshot *snap;                     /* SHARDS: under construction */
     struct shard_slot *slots, *free_slots; /* as many as may be opened at a time */
     size_t slot_count, pending;
-    size_t next_row;         /* of the manifest's shards */
-    uint32_t to_open;        /* of them */
-    sf_freshness freshness;  /* of those that the manifest tells more of */
-    size_t next_recorded;    /* of them */
+    size_t next_row;        /* of the manifest's shards */
+    uint32_t to_open;       /* of them */
+    sf_freshness freshness; /* of those that the manifest tells more of */
+    size_t next_recorded;   /* of them */
     sf_shard_backend backend;
     sf_task more; /* lazy shards: the next of them */
 };
@@ -190,7 +190,8 @@ static void manifest_malformed(sf_load *l)
     } else if (l->source->max_fallbacks == 0) {
         fail_load(l, &s->parse_error);
     } else if (s->listed) {
-        sf__log(&l->source->site.rt->log, SF_LOG_WARN, "reader", "skipped malformed manifest: %s", s->parse_error.message);
+        sf__log(&l->source->site.rt->log, SF_LOG_WARN, "reader", "skipped malformed manifest: %s",
+                s->parse_error.message);
         next_candidate(l);
     } else {
         sf__log(&l->source->site.rt->log, SF_LOG_ERROR, "reader", "falling back to older manifests: %s",
@@ -410,7 +411,9 @@ static void shard_opened(sf_shard_open *op)
 /* Without memory it opens the long way. */
 static sf_buf *record_of(const struct load_state *s, const sf_manifest_shard *row)
 {
-    return (s->backend.slatedb || s->backend.sqlite) && !s->load->source->opener ? sf__manifest_shard_record(row, s->alloc) : NULL;
+    return (s->backend.slatedb || s->backend.sqlite) && !s->load->source->opener
+               ? sf__manifest_shard_record(row, s->alloc)
+               : NULL;
 }
 
 /* They are in the order of the rows. */
@@ -420,7 +423,8 @@ static sf_recorded_shard *recorded_of(struct load_state *s, const sf_manifest_sh
 
     while (s->next_recorded < f->count && f->shards[s->next_recorded].db_id < row->db_id)
         s->next_recorded++;
-    return s->next_recorded < f->count && f->shards[s->next_recorded].db_id == row->db_id ? &f->shards[s->next_recorded] : NULL;
+    return s->next_recorded < f->count && f->shards[s->next_recorded].db_id == row->db_id ? &f->shards[s->next_recorded]
+                                                                                          : NULL;
 }
 
 static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error *err)
@@ -453,7 +457,8 @@ static sf_status shard_start(sf_load *l, const sf_manifest_shard *row, sf_error 
     s->free_slots = slot->next_free;
     slot->load = l;
     slot->record = site.record;
-    rc = sf__shard_open_at(&slot->open, l->source, &site, site.record ? recorded_of(s, row) : NULL, l->deadline_ns, l->call_ctx, false, shard_opened, slot, err);
+    rc = sf__shard_open_at(&slot->open, l->source, &site, site.record ? recorded_of(s, row) : NULL, l->deadline_ns,
+                           l->call_ctx, false, shard_opened, slot, err);
     sf__free(s->alloc, location);
     if (rc == SF_OK) {
         slot->in_flight = true;
@@ -532,7 +537,8 @@ static void freshness_start(sf_load *l)
     const sf_snapshot_manifest *m = s->snap->manifest;
     size_t told = 0;
 
-    s->freshness = (sf_freshness){.rt = l->source->site.rt, .deadline_ns = l->deadline_ns, .done = freshness_done, .ctx = l};
+    s->freshness =
+        (sf_freshness){.rt = l->source->site.rt, .deadline_ns = l->deadline_ns, .done = freshness_done, .ctx = l};
     if ((!s->backend.slatedb && !s->backend.sqlite) || l->source->opener || l->source->lazy_shards)
         return;
     for (size_t i = 0; i < m->shard_count; i++)
@@ -634,8 +640,7 @@ bool sf__load_start(sf_load *l)
         return false;
     s->load = l;
     s->alloc = l->source->alloc;
-    s->query = (sf_manifest_query){
-        .source = l->source, .deadline_ns = l->deadline_ns, .call_ctx = l->call_ctx, .ctx = l};
+    s->query = (sf_manifest_query){.source = l->source, .deadline_ns = l->deadline_ns, .call_ctx = l->call_ctx, .ctx = l};
     l->state = s;
     load_enter(l, LOAD_POINTER);
     return true;

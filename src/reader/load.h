@@ -7,19 +7,19 @@
 
 typedef struct sf_load {
     /* set by the owner */
-    sf_source *source;       /* borrowed until done */
-    sf_snapshot *previous;   /* refresh: the snapshot in use, borrowed; NULL at open. Unchanged shards are taken over */
+    sf_source *source;     /* borrowed until done */
+    sf_snapshot *previous; /* refresh: the snapshot in use, borrowed; NULL at open. Unchanged shards are taken over */
     uint64_t deadline_ns;
-    void *call_ctx;          /* the call's `ctx`, for foreign manifests and shards */
+    void *call_ctx;                  /* the call's `ctx`, for foreign manifests and shards */
     void (*done)(struct sf_load *l); /* exactly once, loop thread; may be inside start */
     void *ctx;
     /* results */
     sf_error error;
-    sf_snapshot *snapshot;   /* the owner's; NULL when unchanged or failed */
-    bool fallback;           /* an older manifest than the pointer named */
+    sf_snapshot *snapshot;          /* the owner's; NULL when unchanged or failed */
+    bool fallback;                  /* an older manifest than the pointer named */
     sf_rejected_manifest *rejected; /* manifests that could not be used, as tried; freed by sf__load_cleanup() */
     size_t rejected_count;
-    bool malformed;          /* refresh: the new manifest does not parse; `error` tells, the outcome is "unchanged" */
+    bool malformed; /* refresh: the new manifest does not parse; `error` tells, the outcome is "unchanged" */
     /* private */
     struct load_state *state;
 } sf_load;

@@ -8,21 +8,21 @@
 
 typedef struct sf_manifest_query {
     /* set by the owner */
-    sf_source *source;    /* borrowed until done */
+    sf_source *source; /* borrowed until done */
     uint64_t deadline_ns;
-    void *call_ctx;       /* see sf_manifest_request_call_ctx() */
+    void *call_ctx;                            /* see sf_manifest_request_call_ctx() */
     void (*done)(struct sf_manifest_query *q); /* exactly once a question; may be inside of the call that asks, or cancels */
     void *ctx;
     /* the answer, until the next question */
     const sf_error *error; /* there is none; NULL: there is one */
-    bool asked;           /* false: the question failed before anybody was asked */
-    char *ref;            /* current */
-    sf_buf *manifest;     /* manifest */
-    char **refs;          /* list: newest first */
+    bool asked;            /* false: the question failed before anybody was asked */
+    char *ref;             /* current */
+    sf_buf *manifest;      /* manifest */
+    char **refs;           /* list: newest first */
     size_t ref_count;
     /* private */
     bool running;
-    sf_fetch fetch;            /* stored */
+    sf_fetch fetch; /* stored */
     sf_store *store;
     char *key;
     sf_store_listing listing;
@@ -34,10 +34,10 @@ typedef struct sf_manifest_query {
 
 /* Of a kind of source. A question ends with sf__query_end(). */
 typedef struct sf_manifests_type {
-    void (*current)(sf_manifest_query *q);                 /* SF_NO_CURRENT: nothing was published */
+    void (*current)(sf_manifest_query *q);                   /* SF_NO_CURRENT: nothing was published */
     void (*manifest)(sf_manifest_query *q, const char *ref); /* SF_BAD_MANIFEST: it is malformed */
     void (*list)(sf_manifest_query *q, size_t limit);
-    void (*cancel)(sf_manifest_query *q);                  /* while one is running: it ends as SF_CANCELLED */
+    void (*cancel)(sf_manifest_query *q); /* while one is running: it ends as SF_CANCELLED */
     void (*name)(const sf_manifest_query *q, const char *ref, sf_error *e); /* the manifest that was asked for last */
 } sf_manifests_type;
 

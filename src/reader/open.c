@@ -33,8 +33,8 @@ static void open_start(sf_call *c)
     struct open_call *o = sf_container_of(c, struct open_call, call);
 
     o->since_ns = sf__clock_mono_ns();
-    o->load = (sf_load){
-        .source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
+    o->load =
+        (sf_load){.source = o->source, .deadline_ns = c->deadline_ns, .call_ctx = c->ctx, .done = open_loaded, .ctx = o};
     if (!sf__load_start(&o->load)) {
         sf__call_fail(c, SF_NOMEM, "opening a reader");
         sf__call_finish(c);
@@ -96,8 +96,7 @@ sf_status sf_reader_open_start(sf_call **out, sf_runtime *rt, const char *prefix
     return SF_OK;
 }
 
-sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
-                         sf_error *err)
+sf_status sf_reader_open(sf_reader **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts, sf_error *err)
 {
     sf_call *c;
     sf_status rc = sf__runtime_check_may_wait(rt, err);

@@ -213,7 +213,11 @@ void sf_reader_disk_stats(const sf_reader *r, sf_disk_stats *out)
 
     if (r->source->disk)
         sf__disk_cache_get_stats(r->source->disk, &s);
-    *out = (sf_disk_stats){.hits = s.hits, .misses = s.misses, .bytes_read = s.bytes_read, .bytes_written = s.bytes_written, .dropped = s.dropped};
+    *out = (sf_disk_stats){.hits = s.hits,
+                           .misses = s.misses,
+                           .bytes_read = s.bytes_read,
+                           .bytes_written = s.bytes_written,
+                           .dropped = s.dropped};
 }
 
 void sf_reader_hedge_stats(const sf_reader *r, sf_hedge_stats *out)
@@ -227,6 +231,9 @@ void sf_reader_cache_stats(const sf_reader *r, sf_cache_stats *out)
 
     if (sf__runtime_check_process(r->rt, NULL) == SF_OK) /* the fork may have come while somebody held a lock of the cache */
         sf__block_cache_get_stats(r->source->cache, &s);
-    *out = (sf_cache_stats){.hits = s.hits, .misses = s.misses, .evictions = s.evictions, .bytes = s.bytes,
+    *out = (sf_cache_stats){.hits = s.hits,
+                            .misses = s.misses,
+                            .evictions = s.evictions,
+                            .bytes = s.bytes,
                             .max_bytes = sf__block_cache_max_bytes(r->source->cache)};
 }

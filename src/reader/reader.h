@@ -28,7 +28,7 @@ struct sf_reader {
     bool fallback;
     uint64_t refreshed_ns;
     char last_refresh_error[256];
-    uint32_t refresh_failures; /* since the last one that ended well */
+    uint32_t refresh_failures;    /* since the last one that ended well */
     struct ready_progress *ready; /* of the ready() that began last, see ready.c; NULL: none has */
 
     /* loop thread */

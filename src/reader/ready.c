@@ -74,9 +74,11 @@ static sf_status ready_check(struct ready_call *q, sf_error *err)
         return SF_OK;
     most = on_disk ? sf__disk_cache_room(source->disk) : sf__block_cache_max_bytes(source->cache);
     if (taken > most)
-        return sf_fail(err, SF_EXHAUSTED, "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
-                       (unsigned long long)taken, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
-                       on_disk ? "disk_bytes" : "the bytes of its cache");
+        return sf_fail(
+            err, SF_EXHAUSTED,
+            "the snapshot has blocks of %llu bytes, and %s has room for %llu: raise %s, or choose another residency",
+            (unsigned long long)taken, on_disk ? "the disk cache" : "memory", (unsigned long long)most,
+            on_disk ? "disk_bytes" : "the bytes of its cache");
     return SF_OK;
 }
 
@@ -112,7 +114,8 @@ static void ready_destroy(sf_call *c)
 
 static const sf_call_type ready_type = {.start = ready_start, .cancel = ready_cancel, .destroy = ready_destroy};
 
-sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err)
+sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx,
+                                sf_error *err)
 {
     struct ready_progress *progress, *before;
     struct ready_call *q;

@@ -18,7 +18,7 @@ struct refresh_call {
     struct refresh_call *next;
     bool loading, warms;
     bool cancelled;
-    sf_timer timer;        /* deadline while queued */
+    sf_timer timer; /* deadline while queued */
     uint64_t since_ns;
     sf_load load;
     sf_warming warming;
@@ -117,8 +117,13 @@ static void refresh_loaded(sf_load *l)
     f->loading = false;
     if (l->error.code == SF_OK && l->snapshot && r->source->warm_bytes > 0) {
         f->warms = true;
-        f->warming = (sf_warming){.previous = f->previous, .next = l->snapshot, .max_bytes = r->source->warm_bytes,
-                                  .deadline_ns = f->call.deadline_ns, .call_ctx = f->call.ctx, .done = refresh_warmed, .ctx = f};
+        f->warming = (sf_warming){.previous = f->previous,
+                                  .next = l->snapshot,
+                                  .max_bytes = r->source->warm_bytes,
+                                  .deadline_ns = f->call.deadline_ns,
+                                  .call_ctx = f->call.ctx,
+                                  .done = refresh_warmed,
+                                  .ctx = f};
         sf__warming_start(&f->warming);
         return;
     }
@@ -236,7 +241,8 @@ bool sf_call_changed(const sf_call *c)
 
 const sf_rejected_manifest *sf_call_rejected_manifests(const sf_call *c, size_t *count)
 {
-    const sf_load *l = c->type == &refresh_type ? &sf_container_of(c, struct refresh_call, call)->load : sf__open_call_load(c);
+    const sf_load *l =
+        c->type == &refresh_type ? &sf_container_of(c, struct refresh_call, call)->load : sf__open_call_load(c);
 
     *count = l ? l->rejected_count : 0;
     return l ? l->rejected : NULL;

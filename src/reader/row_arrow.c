@@ -58,8 +58,12 @@ sf_status sf_rows_arrow_schema(struct ArrowSchema *out, sf_key_encoding keys, sf
     parts->columns[1] = (struct ArrowSchema){.format = "z", .name = "value", .release = schema_let_go};
     parts->children[0] = &parts->columns[0];
     parts->children[1] = &parts->columns[1];
-    *out = (struct ArrowSchema){.format = "+s", .name = "", .n_children = 2, .children = parts->children,
-                                .release = schema_release, .private_data = parts};
+    *out = (struct ArrowSchema){.format = "+s",
+                                .name = "",
+                                .n_children = 2,
+                                .children = parts->children,
+                                .release = schema_release,
+                                .private_data = parts};
     return SF_OK;
 }
 
@@ -85,8 +89,11 @@ static struct column_parts *column_new(struct ArrowArray *out, size_t count, siz
     if (!c)
         return NULL;
     *c = (struct column_parts){.buffers = {NULL, c->data}};
-    *out = (struct ArrowArray){.length = (int64_t)count, .n_buffers = buffers, .buffers = c->buffers,
-                               .release = column_release, .private_data = c};
+    *out = (struct ArrowArray){.length = (int64_t)count,
+                               .n_buffers = buffers,
+                               .buffers = c->buffers,
+                               .release = column_release,
+                               .private_data = c};
     return c;
 }
 
@@ -96,7 +103,8 @@ static sf_status export_integers(struct ArrowArray *out, const sf_row *rows, siz
 
     for (size_t i = 0; i < count; i++)
         if (rows[i].key.n != width)
-            return sf_fail(err, SF_CORRUPT, "a key has %zu bytes, and integers of this snapshot have %zu", rows[i].key.n, width);
+            return sf_fail(err, SF_CORRUPT, "a key has %zu bytes, and integers of this snapshot have %zu",
+                           rows[i].key.n, width);
     c = column_new(out, count, count * width, 2);
     if (!c)
         return sf_fail(err, SF_NOMEM, "%zu keys", count);
@@ -187,8 +195,13 @@ sf_status sf_rows_export_arrow(struct ArrowArray *out, const sf_row *rows, size_
         return sf_fail(err, SF_NOMEM, "batch of %zu rows", count);
     parts->children[0] = &parts->columns[0];
     parts->children[1] = &parts->columns[1];
-    batch = (struct ArrowArray){.length = (int64_t)count, .n_buffers = 1, .buffers = parts->buffers, .n_children = 2,
-                                .children = parts->children, .release = batch_release, .private_data = parts};
+    batch = (struct ArrowArray){.length = (int64_t)count,
+                                .n_buffers = 1,
+                                .buffers = parts->buffers,
+                                .n_children = 2,
+                                .children = parts->children,
+                                .release = batch_release,
+                                .private_data = parts};
     rc = export_keys(&parts->columns[0], rows, count, keys, err);
     if (rc == SF_OK)
         rc = export_bytes(&parts->columns[1], rows, count, false, err);

@@ -159,10 +159,8 @@ static void change(sf_row_diff *d, sf_change kind, const sf_row *from, const sf_
 {
     sf_bytes none = {0};
 
-    d->changes[d->count++] = (sf_row_change){.change = kind,
-                                             .key = from ? from->key : to->key,
-                                             .from = from ? from->value : none,
-                                             .to = to ? to->value : none};
+    d->changes[d->count++] = (sf_row_change){
+        .change = kind, .key = from ? from->key : to->key, .from = from ? from->value : none, .to = to ? to->value : none};
 }
 
 /* Until a side must be read on, or there are `max` changes. */

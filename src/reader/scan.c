@@ -147,8 +147,7 @@ sf_status sf_scan_try_next(sf_scan *s, size_t max_rows, const sf_row **rows, siz
     return rc;
 }
 
-sf_status sf_scan_next(sf_scan *s, size_t max_rows, int64_t timeout_ms, const sf_row **rows, size_t *count,
-                       sf_error *err)
+sf_status sf_scan_next(sf_scan *s, size_t max_rows, int64_t timeout_ms, const sf_row **rows, size_t *count, sf_error *err)
 {
     struct scan_call *step;
     sf_call *c;
@@ -204,8 +203,13 @@ static sf_status range_of(const sf_scan_options *o, const sf_allocator *a, sf_sc
     size_t n = o->prefix.n;
 
     *successor = NULL;
-    *range = (sf_scan_range){.start = o->start, .end = o->end, .has_end = o->has_end, .reverse = o->reverse,
-                             .has_prefix = o->has_prefix, .prefix = o->prefix, .limit = o->limit};
+    *range = (sf_scan_range){.start = o->start,
+                             .end = o->end,
+                             .has_end = o->has_end,
+                             .reverse = o->reverse,
+                             .has_prefix = o->has_prefix,
+                             .prefix = o->prefix,
+                             .limit = o->limit};
     if (!o->has_prefix)
         return SF_OK;
     *successor = sf__alloc(a, n + 1);

@@ -62,7 +62,8 @@ static void opened(sf_shard_open *op)
     op->done = o->done;
     if (o->sqlite && !o->known)
         name_missing(op);
-    if (o->sqlite || !op->error || op->error->code != SF_UNSUPPORTED || !op->is_sqlite || o->reading.mode == SF_SQLITE_REFUSE) {
+    if (o->sqlite || !op->error || op->error->code != SF_UNSUPPORTED || !op->is_sqlite ||
+        o->reading.mode == SF_SQLITE_REFUSE) {
         op->done(op);
         return;
     }
@@ -178,7 +179,9 @@ sf_status sf__source_check_can_stay(const sf_source *source, const sf_shard *sha
     if (source->residency == SF_RESIDENCY_NONE)
         return SF_OK;
     if (!shard->vtable->can_stay)
-        return sf_fail(err, SF_UNSUPPORTED, "%s: what a caller's opener opens cannot be made to stay anywhere: leave out the residency", shard->url);
+        return sf_fail(err, SF_UNSUPPORTED,
+                       "%s: what a caller's opener opens cannot be made to stay anywhere: leave out the residency",
+                       shard->url);
     return shard->vtable->can_stay(shard, source->residency, err);
 }
 

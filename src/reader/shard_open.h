@@ -14,7 +14,7 @@ typedef struct sf_any_shard_open {
     void (*done)(sf_shard_open *op);
     sf_sqlite_reading reading;
     bool sqlite, foreign;
-    bool known; /* that it is one of SQLite, from the snapshot */
+    bool known;                  /* that it is one of SQLite, from the snapshot */
     sf_recorded_shard *recorded; /* or NULL */
     bool waits, cancelled;       /* it is open, and waits for the verdict on its record */
     char *path;
@@ -28,16 +28,16 @@ typedef struct sf_shard_backend {
 
 /* Which shard of which snapshot. */
 typedef struct sf_shard_site {
-    const char *location;   /* where it lies for the source */
-    const char *name;       /* its URL as published, for messages and identity */
+    const char *location; /* where it lies for the source */
+    const char *name;     /* its URL as published, for messages and identity */
     int32_t db_id;
     sf_shard_backend backend;
     sf_buf *record; /* what the manifest tells of it for its opening; or NULL */
     /* for openers of the caller's */
     const char *checkpoint; /* or NULL */
     const char *manifest_ref;
-    sf_buf *manifest;       /* as published, or NULL */
-    uint32_t together;      /* shards that are to be opened with it */
+    sf_buf *manifest;  /* as published, or NULL */
+    uint32_t together; /* shards that are to be opened with it */
 } sf_shard_site;
 
 /* `source` says how; `sqlite`: it is one for sure. What the source cannot read is SF_UNSUPPORTED. */
@@ -53,7 +53,8 @@ sf_status sf__source_check_backend(const sf_source *source, sf_shard_backend bac
 /* SF_UNSUPPORTED: the shard cannot stay where the source's residency says, with the reason. */
 sf_status sf__source_check_can_stay(const sf_source *source, const sf_shard *shard, sf_error *err) SF_MUST_USE;
 /* Where that is: the store is the source's, the path is freed with sf__free(). What is wrong with it is the manifest's fault. */
-sf_status sf__shard_place(sf_store **store, char **path, sf_source *source, const char *location, sf_error *err) SF_MUST_USE;
+sf_status sf__shard_place(sf_store **store, char **path, sf_source *source, const char *location, sf_error *err)
+    SF_MUST_USE;
 /* Opens what lies there; the names are borrowed until done. `recorded`: who tells whether the record still holds, which is waited
  * for; whoever cancels the opening calls that back, too. NULL: the record is not used. `call_ctx`: see sf_shard_open; `shared`: others
  * may come to wait for it. After SF_OK done(&o->op) follows, and then sf__shard_open_cleanup(). */

@@ -191,8 +191,7 @@ sf_status sf_snapshot_route(const sf_snapshot *s, const sf_key *key, uint32_t *d
     return sf__router_route(&s->router, key, db_id, err);
 }
 
-sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
-                                 sf_error *err)
+sf_status sf_snapshot_encode_key(const sf_snapshot *s, const sf_key *key, uint8_t scratch[8], sf_bytes *out, sf_error *err)
 {
     if (!s->manifest)
         return sf_fail(err, SF_INVALID, "a shard that was opened on its own encodes no keys");

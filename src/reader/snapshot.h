@@ -11,12 +11,12 @@
 struct sf_snapshot {
     atomic_uint refs;
     const sf_allocator *alloc;
-    sf_runtime *rt;            /* a reference */
+    sf_runtime *rt;                 /* a reference */
     sf_snapshot_manifest *manifest; /* NULL for a shard opened on its own */
-    char *manifest_ref;        /* as published */
+    char *manifest_ref;             /* as published */
     sf_router router;
     uint32_t num_dbs;
-    sf_shard **shards;         /* num_dbs; NULL = empty shard */
+    sf_shard **shards; /* num_dbs; NULL = empty shard */
 };
 
 /* NULL: no row. */

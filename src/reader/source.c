@@ -18,13 +18,16 @@ static sf_status take_texts(sf_source *s, const sf_reader_options *o, sf_error *
     s->sqlite_only = o->sqlite_only;
     s->manifest_ref = o->manifest_ref ? sf__strdup(s->alloc, o->manifest_ref) : NULL;
     return (o->sqlite_folder && !s->sqlite.folder) || (o->manifest_ref && !s->manifest_ref)
-               ? sf_fail(err, SF_NOMEM, "reader") : SF_OK;
+               ? sf_fail(err, SF_NOMEM, "reader")
+               : SF_OK;
 }
 
 static sf_status check_residency(const sf_reader_options *o, sf_error *err)
 {
     if (o->residency != SF_RESIDENCY_NONE && o->lazy_shards)
-        return sf_fail(err, SF_INVALID, "shards that are opened when they are first read cannot be resident before: leave out lazy_shards, or the residency");
+        return sf_fail(
+            err, SF_INVALID,
+            "shards that are opened when they are first read cannot be resident before: leave out lazy_shards, or the residency");
     return SF_OK;
 }
 
@@ -81,7 +84,8 @@ sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, co
     if (rc != SF_OK)
         return rc;
     if (o.refresh_interval_ms < 0)
-        return sf_fail(err, SF_INVALID, "refresh_interval_ms is %lld, and cannot be below 0", (long long)o.refresh_interval_ms);
+        return sf_fail(err, SF_INVALID, "refresh_interval_ms is %lld, and cannot be below 0",
+                       (long long)o.refresh_interval_ms);
     if (!(o.refresh_jitter >= 0 && o.refresh_jitter <= 1))
         return sf_fail(err, SF_INVALID, "refresh_jitter is %g, and must be within 0 and 1", o.refresh_jitter);
     rc = check_hedging(&o, err);
@@ -135,7 +139,9 @@ const char *sf__source_run(const sf_source *s)
 {
     static const char named[] = "run_id=";
 
-    return s->manifest_ref && strncmp(s->manifest_ref, named, sizeof(named) - 1) == 0 ? s->manifest_ref + sizeof(named) - 1 : NULL;
+    return s->manifest_ref && strncmp(s->manifest_ref, named, sizeof(named) - 1) == 0
+               ? s->manifest_ref + sizeof(named) - 1
+               : NULL;
 }
 
 sf_source *sf__source_acquire(sf_source *s)

@@ -13,9 +13,9 @@ typedef struct sf_source {
     const sf_allocator *alloc;
     sf_site site;
     sf_foreign_manifests *foreign; /* where manifests are, or NULL: below the prefix of `site`, which is open then */
-    sf_sqlite_reading sqlite; /* its folder is ours */
+    sf_sqlite_reading sqlite;      /* its folder is ours */
     uint64_t sqlite_total_bytes;
-    sf_disk_cache *disk; /* or NULL */
+    sf_disk_cache *disk;   /* or NULL */
     sf_block_cache *cache; /* the runtime's, or the reader's own */
     sf_read_cost cost;
     sf_residency residency;

@@ -53,7 +53,8 @@ static bool key_below(sf_manifest_query *q, const char *name)
     const sf_source *source = q->source;
 
     sf__free(source->alloc, q->key);
-    q->key = source->site.path[0] ? sf__asprintf(source->alloc, "%s/%s", source->site.path, name) : sf__strdup(source->alloc, name);
+    q->key = source->site.path[0] ? sf__asprintf(source->alloc, "%s/%s", source->site.path, name)
+                                  : sf__strdup(source->alloc, name);
     q->store = source->site.store;
     return q->key;
 }

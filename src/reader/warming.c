@@ -12,7 +12,7 @@
 struct warmed_shard {
     sf_warming *w;
     uint32_t db_id;
-    uint64_t left; /* bytes that it may still have */
+    uint64_t left;   /* bytes that it may still have */
     uint64_t brings; /* of the key that is being looked at */
     sf_arena keys;
     sf_shard_ask *asks;
@@ -134,8 +134,12 @@ static void gathered(sf_work *work)
 
         if (s->count == 0)
             continue;
-        s->op = (sf_shard_get_many){.asks = s->asks, .count = s->count, .deadline_ns = w->deadline_ns, .call_ctx = w->call_ctx,
-                                    .done = shard_read, .ctx = s};
+        s->op = (sf_shard_get_many){.asks = s->asks,
+                                    .count = s->count,
+                                    .deadline_ns = w->deadline_ns,
+                                    .call_ctx = w->call_ctx,
+                                    .done = shard_read,
+                                    .ctx = s};
         s->reading = true;
         w->pending++;
         shard->vtable->get_many(shard, &s->op);
@@ -154,5 +158,6 @@ void sf__warming_cancel(sf_warming *w)
     w->cancelled = true;
     for (size_t i = 0; w->pending > 0 && i < w->shard_count; i++)
         if (w->shards[i].reading)
-            w->next->shards[w->shards[i].db_id]->vtable->get_many_cancel(w->next->shards[w->shards[i].db_id], &w->shards[i].op);
+            w->next->shards[w->shards[i].db_id]->vtable->get_many_cancel(w->next->shards[w->shards[i].db_id],
+                                                                         &w->shards[i].op);
 }

@@ -281,7 +281,8 @@ static void run_cancel_all(sf_task *task)
 
 void sf_runtime_cancel_all(sf_runtime *rt)
 {
-    if (sf__runtime_check_process(rt, NULL) != SF_OK || atomic_exchange_explicit(&rt->cancel_posted, true, memory_order_acq_rel))
+    if (sf__runtime_check_process(rt, NULL) != SF_OK ||
+        atomic_exchange_explicit(&rt->cancel_posted, true, memory_order_acq_rel))
         return;
     sf__runtime_ref(rt);
     rt->cancel_task.run = run_cancel_all;
@@ -320,7 +321,8 @@ sf_status sf__runtime_check_may_wait(const sf_runtime *rt, sf_error *err)
     sf_status rc = sf__runtime_check_process(rt, err);
 
     if (rc == SF_OK && sf__loop_is_own_thread(rt->loop))
-        rc = sf_fail(err, SF_INVALID, "a blocking call inside a callback of the runtime would wait for itself: use its "
-                                      "_start form, or call it from another thread");
+        rc = sf_fail(err, SF_INVALID,
+                     "a blocking call inside a callback of the runtime would wait for itself: use its "
+                     "_start form, or call it from another thread");
     return rc;
 }

@@ -26,12 +26,12 @@ struct sf_runtime {
     atomic_uint handles; /* what callers hold, in whatever form: readers, calls, snapshots, ... */
     atomic_uint refs;    /* what its own parts hold: an end waits until they have let go */
     atomic_uint_fast64_t retries;
-    unsigned fork_generation; /* of the process that made it; a forked child must not use it */
+    unsigned fork_generation;  /* of the process that made it; a forked child must not use it */
     struct teardown *teardown; /* of an end that nobody waits for */
     sf_task cancel_task;
     atomic_bool cancel_posted; /* it is on its way */
-    sf_mutex spaces_lock; /* covers exactly: */
-    sf_store **spaces;    /* one of each mem:// name that was opened: what is in memory stays while the engine does */
+    sf_mutex spaces_lock;      /* covers exactly: */
+    sf_store **spaces; /* one of each mem:// name that was opened: what is in memory stays while the engine does */
     size_t space_count;
 };
 

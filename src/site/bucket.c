@@ -15,9 +15,9 @@ struct sf_bucket {
 /* head, get, put, delete, delete_many */
 struct object_call {
     sf_call call;
-    sf_store *store; /* acquired */
-    sf_store_op op;  /* its inputs are copies */
-    char **keys;     /* delete_many */
+    sf_store *store;  /* acquired */
+    sf_store_op op;   /* its inputs are copies */
+    char **keys;      /* delete_many */
     sf_object object; /* result */
 };
 
@@ -389,8 +389,8 @@ sf_status sf_bucket_get(sf_bucket *b, const char *key, uint64_t max_bytes, int64
     return object_wait(rc, c, out, err);
 }
 
-sf_status sf_bucket_get_range(sf_bucket *b, const char *key, uint64_t off, uint64_t len, int64_t timeout_ms, sf_object *out,
-                              sf_error *err)
+sf_status sf_bucket_get_range(sf_bucket *b, const char *key, uint64_t off, uint64_t len, int64_t timeout_ms,
+                              sf_object *out, sf_error *err)
 {
     sf_call *c = NULL;
     sf_status rc = sf__runtime_check_may_wait(b->rt, err);

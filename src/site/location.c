@@ -29,8 +29,15 @@ const char *sf__url_scheme(const char *url)
  * brings along, and the mark of a file's beginning. */
 static bool is_blank(const char *s, size_t n, bool at_end)
 {
-    static const char *const blanks[] = {" ", "\xc2\x85", "\xc2\xa0", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf",
-                                         "\xe2\x80\x8b", "\xe3\x80\x80", "\xef\xbb\xbf"};
+    static const char *const blanks[] = {" ",
+                                         "\xc2\x85",
+                                         "\xc2\xa0",
+                                         "\xe2\x80\xa8",
+                                         "\xe2\x80\xa9",
+                                         "\xe2\x80\xaf",
+                                         "\xe2\x80\x8b",
+                                         "\xe3\x80\x80",
+                                         "\xef\xbb\xbf"};
 
     for (size_t i = 0; i < sizeof(blanks) / sizeof(blanks[0]); i++) {
         size_t m = strlen(blanks[i]);
@@ -54,7 +61,8 @@ static sf_status check_text(const char *url, sf_error *err)
             return sf_fail(err, SF_INVALID, "\"%.*s\\x%02x...\": a URL cannot have control characters", (int)i, url,
                            (unsigned char)url[i]);
     if (is_blank(url, n, false) || is_blank(url, n, true))
-        return sf_fail(err, SF_INVALID, "\"%s\": a blank stands %s the URL", url, is_blank(url, n, false) ? "before" : "behind");
+        return sf_fail(err, SF_INVALID, "\"%s\": a blank stands %s the URL", url,
+                       is_blank(url, n, false) ? "before" : "behind");
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
         size_t m = strlen(schemes[i]);
 
@@ -204,8 +212,8 @@ static bool lies_below(const char *path, const char *prefix)
     return n == 0 || (strncmp(path, prefix, n) == 0 && (path[n] == '/' || path[n] == '\0'));
 }
 
-sf_status sf__location_confine(const char *url, const char *published, const char *prefix, bool relocate, sf_confine confine,
-                               const sf_allocator *a, sf_error *err)
+sf_status sf__location_confine(const char *url, const char *published, const char *prefix, bool relocate,
+                               sf_confine confine, const sf_allocator *a, sf_error *err)
 {
     const char *scheme = sf__url_scheme(prefix);
     char *root = NULL, *path = NULL, *prefix_root = NULL, *prefix_path = NULL;
@@ -220,9 +228,10 @@ sf_status sf__location_confine(const char *url, const char *published, const cha
     if (rc == SF_INVALID)
         rc = sf_error_prefix(err, SF_BAD_MANIFEST, "location: ");
     else if (rc == SF_OK && (strcmp(root, prefix_root) != 0 || !lies_below(path, prefix_path) || has_dot_segment(path)))
-        rc = sf_fail(err, SF_DENIED, "location '%s' is not below '%s', and the reader is confined to that prefix%s", url,
-                     prefix, relocate ? " (option confine)"
-                                      : "; to read a copy give relocate, to read it there all the same turn confine off");
+        rc = sf_fail(err, SF_DENIED, "location '%s' is not below '%s', and the reader is confined to that prefix%s",
+                     url, prefix,
+                     relocate ? " (option confine)"
+                              : "; to read a copy give relocate, to read it there all the same turn confine off");
     sf__free(a, root);
     sf__free(a, path);
     sf__free(a, prefix_root);
@@ -271,7 +280,8 @@ sf_status sf_url_split(const char *url, char *root, size_t root_size, char *key,
     return rc;
 }
 
-sf_status sf__location_open_bucket(sf_runtime *rt, const char *root, const sf_s3_resolved *s3, sf_store **out, sf_error *err)
+sf_status sf__location_open_bucket(sf_runtime *rt, const char *root, const sf_s3_resolved *s3, sf_store **out,
+                                   sf_error *err)
 {
     const sf_s3_hooks hooks = {.on_retry = on_retry, .ctx = rt};
 
@@ -340,7 +350,7 @@ sf_status sf__location_open_root(sf_runtime *rt, const char *root, const sf_s3_o
 }
 
 sf_status sf__location_open(sf_runtime *rt, const char *url, const sf_s3_options *s3, sf_store **out_store,
-                                 char **out_path, sf_error *err)
+                            char **out_path, sf_error *err)
 {
     char *root, *path;
     sf_status rc = sf__location_split(url, rt->alloc, &root, &path, err);

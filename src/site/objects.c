@@ -34,7 +34,10 @@ sf_status sf__site_get(const sf_site *s, const char *name, uint64_t max_bytes, c
                        sf_buf **out, char etag[128], sf_error *err)
 {
     char *key = key_of(s, name, err);
-    sf_store_op op = {.verb = SF_STORE_GET, .key = key, .len = SF_STORE_ALL, .max_bytes = max_bytes,
+    sf_store_op op = {.verb = SF_STORE_GET,
+                      .key = key,
+                      .len = SF_STORE_ALL,
+                      .max_bytes = max_bytes,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_status rc;
 
@@ -68,8 +71,13 @@ sf_status sf__site_put(const sf_site *s, const sf_site_put *put, const sf_cancel
                        sf_error *err)
 {
     char *key = key_of(s, put->name, err);
-    sf_store_op op = {.verb = SF_STORE_PUT, .key = key, .body = put->body, .content_type = put->content_type,
-                      .create_only = put->create_only, .strict = put->strict, .if_match = put->if_match,
+    sf_store_op op = {.verb = SF_STORE_PUT,
+                      .key = key,
+                      .body = put->body,
+                      .content_type = put->content_type,
+                      .create_only = put->create_only,
+                      .strict = put->strict,
+                      .if_match = put->if_match,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_error e = SF_ERROR_INIT;
     bool known = true;
@@ -82,7 +90,7 @@ sf_status sf__site_put(const sf_site *s, const sf_site_put *put, const sf_cancel
     sf__free(s->rt->alloc, key);
     if (rc == SF_OK || (rc == SF_CONFLICT && is_stored(s, put, &known)))
         return SF_OK;
-    if (uncertain) /* the others are the store's refusal, or come before any request */
+    if (uncertain)                               /* the others are the store's refusal, or come before any request */
         *uncertain = !known || op.may_be_ours || /* it was there for a while, maybe */
                      rc == SF_UNAVAILABLE || rc == SF_TIMEOUT || rc == SF_CANCELLED || rc == SF_IO;
     if (err)
@@ -111,8 +119,8 @@ sf_status sf__site_list(const sf_site *s, sf_store *store, const char *folder, c
 
     if (!prefix)
         return sf_fail(err, SF_NOMEM, "%s/%s: listing", s->prefix, folder);
-    *l = (sf_store_listing){.store = store, .prefix = prefix, .delimiter = delimiter,
-                            .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
+    *l = (sf_store_listing){
+        .store = store, .prefix = prefix, .delimiter = delimiter, .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     rc = sf__store_list_wait(l, cancel, err);
     if (rc == SF_OK)
         make_relative(s, l);
@@ -126,7 +134,11 @@ sf_status sf__site_list(const sf_site *s, sf_store *store, const char *folder, c
 static sf_status delete_batch(const sf_site *s, sf_store *store, const char *const *keys, size_t count,
                               const sf_cancel_flag *cancel, sf_error *err)
 {
-    sf_store_op op = {.verb = SF_STORE_DELETE_MANY, .key = keys[0], .keys = keys, .key_count = count, .tidy = true,
+    sf_store_op op = {.verb = SF_STORE_DELETE_MANY,
+                      .key = keys[0],
+                      .keys = keys,
+                      .key_count = count,
+                      .tidy = true,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_status rc = sf__store_wait(store, &op, cancel, err);
 
@@ -219,12 +231,14 @@ static sf_status uploads_append(const sf_site *s, sf_site_uploads *u, sf_store_o
         page->uploads[i] = (sf_store_upload){0};
     }
     return *bytes <= SF_LIMIT_LIST_BYTES
-               ? SF_OK : sf_fail(err, SF_UNSUPPORTED, "more than %u bytes of names of uploads", SF_LIMIT_LIST_BYTES);
+               ? SF_OK
+               : sf_fail(err, SF_UNSUPPORTED, "more than %u bytes of names of uploads", SF_LIMIT_LIST_BYTES);
 }
 
 static bool goes_on(const sf_store_op *page, const char *key, const char *id)
 {
-    return !key || strcmp(key, page->next) != 0 || strcmp(id ? id : "", page->upload_id_out ? page->upload_id_out : "") != 0;
+    return !key || strcmp(key, page->next) != 0 ||
+           strcmp(id ? id : "", page->upload_id_out ? page->upload_id_out : "") != 0;
 }
 
 static sf_status uploads_read(const sf_site *s, sf_store *store, const char *prefix, sf_site_uploads *u, sf_error *err)
@@ -235,7 +249,10 @@ static sf_status uploads_read(const sf_site *s, sf_store *store, const char *pre
     bool more = true;
 
     for (unsigned pages = 0; more && rc == SF_OK; pages++) {
-        sf_store_op op = {.verb = SF_STORE_MULTIPART_LIST, .key = prefix, .continuation = key, .upload_id = id,
+        sf_store_op op = {.verb = SF_STORE_MULTIPART_LIST,
+                          .key = prefix,
+                          .continuation = key,
+                          .upload_id = id,
                           .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
 
         if (pages == SF_LIMIT_LIST_PAGES) {
@@ -243,7 +260,8 @@ static sf_status uploads_read(const sf_site *s, sf_store *store, const char *pre
             break;
         }
         rc = sf__store_wait(store, &op, NULL, err);
-        if (rc == SF_IO && id) { /* some servers refuse an id that they gave; what else has this name waits for the next time */
+        if (rc == SF_IO &&
+            id) { /* some servers refuse an id that they gave; what else has this name waits for the next time */
             sf__store_op_cleanup(&op, s->rt->alloc);
             sf__free(s->rt->alloc, id);
             id = NULL;
@@ -296,7 +314,10 @@ void sf__site_uploads_free(const sf_site *s, sf_site_uploads *u)
 sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err)
 {
     char *key = key_of(s, name, err);
-    sf_store_op op = {.verb = SF_STORE_MULTIPART_ABORT, .key = key, .upload_id = id, .tidy = true,
+    sf_store_op op = {.verb = SF_STORE_MULTIPART_ABORT,
+                      .key = key,
+                      .upload_id = id,
+                      .tidy = true,
                       .deadline_ns = sf__deadline_in_ms(s->timeout_ms)};
     sf_status rc = key ? sf__store_wait(store, &op, NULL, err) : SF_NOMEM;
 

@@ -20,7 +20,7 @@ typedef struct sf_site_put {
     const char *name, *content_type;
     sf_bytes body;
     bool create_only;
-    bool strict; /* with create_only: not where the store can but look before */
+    bool strict;          /* with create_only: not where the store can but look before */
     const char *if_match; /* may be NULL */
 } sf_site_put;
 /* A conditional put whose answer was lost may be told that it lost against itself: then the object is read, and the same
@@ -50,6 +50,7 @@ sf_status sf__site_uploads(const sf_site *s, sf_store *store, const char *folder
     SF_MUST_USE;
 void sf__site_uploads_free(const sf_site *s, sf_site_uploads *u); /* takes an empty one */
 /* One that is gone already is success. */
-sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err) SF_MUST_USE;
+sf_status sf__site_abort_upload(const sf_site *s, sf_store *store, const char *name, const char *id, sf_error *err)
+    SF_MUST_USE;
 
 #endif

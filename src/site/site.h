@@ -29,7 +29,7 @@ typedef struct sf_site {
     sf_hedge *hedge; /* of reads of shards on S3; or NULL. Its reader sets it before any store of shards is opened, and gives it away */
     struct site_store {
         sf_site_part part;
-        char *root;        /* "s3://bucket", "file://", "mem://name" */
+        char *root; /* "s3://bucket", "file://", "mem://name" */
         sf_store *store;
     } *stores;
     size_t store_count;

@@ -48,7 +48,8 @@ static sf_status take_value(sf_cel_rule *rule, const sf_json *v, sf_error *err)
     if (v->kind == SF_JSON_INT && !parse_integer(v->raw, &value))
         return sf__routing_values_add_beyond(&rule->values) ? SF_OK : no_memory(err);
     rc = sf__routing_values_add(&rule->values, &value, &number, err);
-    return rc == SF_OK && number != expected ? sf_fail(err, SF_INVALID, "routing_values must not contain duplicates") : rc;
+    return rc == SF_OK && number != expected ? sf_fail(err, SF_INVALID, "routing_values must not contain duplicates")
+                                             : rc;
 }
 
 /* Copies them: the document goes. */
@@ -88,15 +89,15 @@ static sf_status compile(sf_cel_rule *rule, sf_bytes expr, const sf_json *column
         rule->by_key = columns->count == 1 && sf_bytes_eq(declared[0].name, sf_bytes_str("key"));
         rc = sf__cel_compile(&rule->cel, expr, declared, columns->count, rule->alloc, err);
         if (rc == SF_INVALID)
-            rc = sf_error_prefix(err, rc, "Failed to compile CEL expression '%.*s%s': ", (int)(expr.n < 200 ? expr.n : 200),
+            rc = sf_error_prefix(err, rc,
+                                 "Failed to compile CEL expression '%.*s%s': ", (int)(expr.n < 200 ? expr.n : 200),
                                  (const char *)expr.p, expr.n < 200 ? "" : "...");
     }
     sf__free(rule->alloc, declared);
     return rc;
 }
 
-sf_status sf__cel_rule_new(sf_cel_rule **out, sf_bytes sharding, uint32_t num_dbs, const sf_allocator *a,
-                           sf_error *err)
+sf_status sf__cel_rule_new(sf_cel_rule **out, sf_bytes sharding, uint32_t num_dbs, const sf_allocator *a, sf_error *err)
 {
     sf_cel_rule *rule = sf__calloc(a, 1, sizeof(*rule));
     const sf_json *expr, *columns, *values;
@@ -201,8 +202,7 @@ const char *sf__cel_rule_column(const sf_cel_rule *rule, const char *name)
 }
 
 /* The last one of a name counts, as in a Python dict. */
-static void find_values(const sf_cel_rule *rule, const sf_routing_context *context, sf_cel_value *values,
-                        bool *whole)
+static void find_values(const sf_cel_rule *rule, const sf_routing_context *context, sf_cel_value *values, bool *whole)
 {
     const sf_cel_column *columns = sf__cel_columns(rule->cel);
 
@@ -294,10 +294,10 @@ static sf_status find_shard(const sf_cel_rule *rule, const sf_cel_value *v, uint
     }
     text = text_of(v, scratch);
     if (!is_number)
-        return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave '%.*s', which is no number of a shard: other results need routing values",
+        return sf_fail(err, SF_INVALID_KEY,
+                       "the CEL expression gave '%.*s', which is no number of a shard: other results need routing values",
                        (int)(text.n < 200 ? text.n : 200), (const char *)text.p);
-    return sf_fail(err, SF_INVALID_KEY,
-                   "the CEL expression gave shard %.*s: shards have the numbers 0 to %u",
+    return sf_fail(err, SF_INVALID_KEY, "the CEL expression gave shard %.*s: shards have the numbers 0 to %u",
                    (int)(text.n < 200 ? text.n : 200), (const char *)text.p, rule->num_dbs - 1);
 }
 
@@ -308,7 +308,8 @@ bool sf__cel_rule_is_by_key(const sf_cel_rule *rule)
     return rule->by_key;
 }
 
-sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out, sf_error *err)
+sf_status sf__cel_rule_token(const sf_cel_rule *rule, const sf_key *key, sf_cel_memory *m, sf_cel_value *out,
+                             sf_error *err)
 {
     size_t count = sf__cel_column_count(rule->cel);
     sf_cel_value few[8], *values = few;

@@ -18,6 +18,6 @@ typedef struct sf_content_hashes {
 sf_status sf__content_hashes_init(sf_content_hashes *h, const sf_snapshot_manifest *m, const sf_allocator *a,
                                   sf_error *err) SF_MUST_USE;
 sf_bytes sf__content_hashes_of(const sf_content_hashes *h, uint32_t db_id); /* of a shard that there is; empty: not told */
-void sf__content_hashes_cleanup(sf_content_hashes *h); /* of a zeroed one, too */
+void sf__content_hashes_cleanup(sf_content_hashes *h);                      /* of a zeroed one, too */
 
 #endif

@@ -66,8 +66,7 @@ sf_status sf__key_encode_uint(sf_key_encoding encoding, uint64_t v, uint8_t scra
     return SF_OK;
 }
 
-sf_status sf__key_encode(sf_key_encoding encoding, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
-                         sf_error *err)
+sf_status sf__key_encode(sf_key_encoding encoding, const sf_key *key, uint8_t scratch[8], sf_bytes *out, sf_error *err)
 {
     size_t width = int_width(encoding);
 
@@ -77,8 +76,10 @@ sf_status sf__key_encode(sf_key_encoding encoding, const sf_key *key, uint8_t sc
         return sf__key_encode_uint(encoding, key->u, scratch, out, err);
     }
     if (width > 0 && key->type != SF__KEY_LAX_BYTES)
-        return sf_fail(err, SF_INVALID_KEY, "%s key encoding requires integer lookup keys, got %s: a stored key of %zu "
-                       "bytes is the big-endian integer", names[encoding], type_name(key), width);
+        return sf_fail(err, SF_INVALID_KEY,
+                       "%s key encoding requires integer lookup keys, got %s: a stored key of %zu "
+                       "bytes is the big-endian integer",
+                       names[encoding], type_name(key), width);
     if (width > 0 && key->b.n != width)
         return sf_fail(err, SF_INVALID_KEY, "%s key bytes must have length %zu", names[encoding], width);
     *out = key->b;

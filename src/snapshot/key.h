@@ -45,8 +45,7 @@ static inline sf_bytes sf__key_route_bytes(const sf_key *key, uint8_t scratch[8]
 
 /* What a look-up asks the shard for. *out lies in `scratch` for integers, else it is the key's own bytes. A key of the
  * wrong type is SF_INVALID_KEY where integers are expected, else SF_INVALID, as is an integer out of range. */
-sf_status sf__key_encode(sf_key_encoding encoding, const sf_key *key, uint8_t scratch[8], sf_bytes *out,
-                         sf_error *err);
+sf_status sf__key_encode(sf_key_encoding encoding, const sf_key *key, uint8_t scratch[8], sf_bytes *out, sf_error *err);
 /* An integer key as the encoding stores it, up to 2^64 - 1. */
 sf_status sf__key_encode_uint(sf_key_encoding encoding, uint64_t v, uint8_t scratch[8], sf_bytes *out, sf_error *err);
 /* What a writer stores: stricter, since bytes are no integers. All failures are SF_INVALID. */

@@ -6,7 +6,7 @@
 #include "base/json.h"
 
 typedef struct sf_lax_int {
-    bool fits;    /* in int64; else `v` is unset */
+    bool fits; /* in int64; else `v` is unset */
     int64_t v;
 } sf_lax_int;
 

@@ -57,7 +57,8 @@ sf_status sf__manifest_db_open(sf_manifest_db *d, sf_bytes bytes, sf_error *err)
         return sf_fail(err, SF_BAD_MANIFEST, "Unsupported manifest format: expected SQLite (magic header not found)");
     sf__std_fds_hold(); /* even this database opens something: random bytes */
     rc = sqlite3_open_v2(":memory:", &d->db,
-                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
+                         NULL);
     if (rc == SQLITE_OK)
         rc = sf__sqlite_harden(d->db, bytes.n);
     if (rc == SQLITE_OK) /* read-only: it is never written through, despite the type */
@@ -80,7 +81,7 @@ void sf__manifest_db_close(sf_manifest_db *d)
 /* A plain read of stored columns needs none of these; each could make much memory or time of a small file. */
 static bool is_costly(const char *opcode)
 {
-    static const char *const costly[] = {"Function", "PureFunc", "AggStep", "Concat",        "Sorter",
+    static const char *const costly[] = {"Function", "PureFunc", "AggStep", "Concat",     "Sorter",
                                          "OpenEph",  "OpenAuto", "VOpen",   "OpenPseudo", "Program"};
 
     for (size_t i = 0; i < sizeof(costly) / sizeof(costly[0]); i++)

@@ -157,8 +157,7 @@ static sf_status values_decode(sf_strbuf *out, const sf_json *values, const sf_a
 
 /* ------------------------------------------------------------------ both ----------------------------------------- */
 
-static sf_status cel_decode(sf_sharding *s, sf_strbuf *out, const struct members *m, const sf_allocator *a,
-                            sf_error *err)
+static sf_status cel_decode(sf_sharding *s, sf_strbuf *out, const struct members *m, const sf_allocator *a, sf_error *err)
 {
     sf_status rc;
 
@@ -276,8 +275,8 @@ static sf_status columns_sort(sf_strbuf *out, const sf_routing_column *columns, 
     return rc;
 }
 
-sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns, size_t column_count,
-                                 const sf_routing_values *values, sf_error *err)
+sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns,
+                                 size_t column_count, const sf_routing_values *values, sf_error *err)
 {
     sf_status rc;
 

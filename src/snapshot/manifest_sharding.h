@@ -9,8 +9,8 @@
 
 typedef struct sf_sharding {
     sf_sharding_strategy strategy;
-    bool categorical;    /* CEL with routing_values */
-    size_t value_count;  /* of routing_values */
+    bool categorical;   /* CEL with routing_values */
+    size_t value_count; /* of routing_values */
 } sf_sharding;
 
 /* Checks `text` and appends it to `canonical` in the writer's own form: five members in order, integers as integers.
@@ -20,7 +20,7 @@ sf_status sf__sharding_decode(sf_sharding *out, sf_strbuf *canonical, sf_bytes t
 
 /* The same text for a snapshot that is sharded by CEL. `values`: NULL in direct mode. SF_INVALID for what no manifest can have:
  * no expression or columns, names or text that are not UTF-8. */
-sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns, size_t column_count,
-                                 const sf_routing_values *values, sf_error *err);
+sf_status sf__sharding_cel_write(sf_strbuf *out, const char *expr, const sf_routing_column *columns,
+                                 size_t column_count, const sf_routing_values *values, sf_error *err);
 
 #endif

@@ -10,11 +10,9 @@
 /* The file of `m`, format version 4. Texts go in as they are: `sharding_json` and `custom_json` must be in the writer's
  * own form (below), and shards ascend by db_id. SF_INVALID for a manifest that no reader would take (it is parsed
  * again). On success *out is released with sf__buf_release(). */
-sf_status sf__snapshot_manifest_write(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a,
-                                      sf_error *err);
+sf_status sf__snapshot_manifest_write(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err);
 /* The same without that check, for what will be parsed at once. */
-sf_status sf__snapshot_manifest_encode(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a,
-                                       sf_error *err);
+sf_status sf__snapshot_manifest_encode(sf_buf **out, const sf_snapshot_manifest *m, const sf_allocator *a, sf_error *err);
 
 /* The `sharding` column of a HASH snapshot. */
 extern const char sf__sharding_hash_json[];

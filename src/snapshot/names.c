@@ -133,8 +133,7 @@ static bool is_clean_path(const char *path)
     }
 }
 
-sf_status sf__db_path_format(char **out, const char *path_template, uint32_t db_id, const sf_allocator *a,
-                             sf_error *err)
+sf_status sf__db_path_format(char **out, const char *path_template, uint32_t db_id, const sf_allocator *a, sf_error *err)
 {
     sf_strbuf b;
     sf_status rc;

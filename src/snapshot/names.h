@@ -18,8 +18,7 @@ sf_status sf__prefix_segment_check(const char *name, const char *segment, sf_err
 
 /* "db={db_id:05d}" with a number. Literal text, "{{", "}}", "{db_id}" and "{db_id:[0][width][d]}"; everything else, and
  * a result that is no clean relative path, is SF_INVALID. On success *out is freed with sf__free(). */
-sf_status sf__db_path_format(char **out, const char *path_template, uint32_t db_id, const sf_allocator *a,
-                             sf_error *err);
+sf_status sf__db_path_format(char **out, const char *path_template, uint32_t db_id, const sf_allocator *a, sf_error *err);
 /* The template works, and gives every shard a path of its own. */
 sf_status sf__db_path_check(const char *path_template, uint32_t num_dbs, const sf_allocator *a, sf_error *err);
 

@@ -9,7 +9,7 @@
 #include "snapshot/lax.h"
 #include "snapshot/manifest_write.h"
 
-#define MICROSECONDS(column)                                                                                           \
+#define MICROSECONDS(column) \
     "CASE WHEN isfinite(" column ") THEN (extract(epoch FROM " column ") * 1000000)::bigint END"
 
 #define FROM_MICROSECONDS(v) "TIMESTAMPTZ 'epoch' + " v "::bigint * INTERVAL '1 microsecond'"
@@ -72,25 +72,23 @@ sf_status sf__postgres_tables_init(sf_postgres_tables *t, const char *table_name
 static void write_create(sf_strbuf *out, const sf_postgres_tables *t)
 {
     /* two that create the same table at once would break each other */
-    sf__strbuf_printf(
-        out,
-        "SELECT pg_advisory_xact_lock(hashtext('%s')); "
-        "CREATE TABLE IF NOT EXISTS %s (run_id TEXT PRIMARY KEY, created_at TIMESTAMPTZ NOT NULL DEFAULT "
-        "NOW(), "
-        "num_dbs INTEGER NOT NULL, s3_prefix TEXT NOT NULL, key_col TEXT NOT NULL DEFAULT '_key', "
-        "db_path_template TEXT NOT NULL DEFAULT 'db={db_id:05d}', shard_prefix TEXT NOT NULL DEFAULT "
-        "'shards', "
-        "key_encoding TEXT NOT NULL DEFAULT 'u64be', sharding JSONB NOT NULL, custom JSONB NOT NULL DEFAULT "
-        "'{}'); ",
-        t->builds, t->builds);
-    sf__strbuf_printf(
-        out,
-        "CREATE TABLE IF NOT EXISTS %s (run_id TEXT NOT NULL REFERENCES %s(run_id), db_id INTEGER NOT NULL, "
-        "db_url TEXT, attempt INTEGER NOT NULL DEFAULT 0, row_count INTEGER NOT NULL DEFAULT 0, "
-        "db_bytes BIGINT NOT NULL DEFAULT 0, checkpoint_id TEXT, min_key JSONB, max_key JSONB, writer_info "
-        "JSONB, "
-        "PRIMARY KEY (run_id, db_id)); ",
-        t->shards, t->builds);
+    sf__strbuf_printf(out,
+                      "SELECT pg_advisory_xact_lock(hashtext('%s')); "
+                      "CREATE TABLE IF NOT EXISTS %s (run_id TEXT PRIMARY KEY, created_at TIMESTAMPTZ NOT NULL DEFAULT "
+                      "NOW(), "
+                      "num_dbs INTEGER NOT NULL, s3_prefix TEXT NOT NULL, key_col TEXT NOT NULL DEFAULT '_key', "
+                      "db_path_template TEXT NOT NULL DEFAULT 'db={db_id:05d}', shard_prefix TEXT NOT NULL DEFAULT "
+                      "'shards', "
+                      "key_encoding TEXT NOT NULL DEFAULT 'u64be', sharding JSONB NOT NULL, custom JSONB NOT NULL DEFAULT "
+                      "'{}'); ",
+                      t->builds, t->builds);
+    sf__strbuf_printf(out,
+                      "CREATE TABLE IF NOT EXISTS %s (run_id TEXT NOT NULL REFERENCES %s(run_id), db_id INTEGER NOT NULL, "
+                      "db_url TEXT, attempt INTEGER NOT NULL DEFAULT 0, row_count INTEGER NOT NULL DEFAULT 0, "
+                      "db_bytes BIGINT NOT NULL DEFAULT 0, checkpoint_id TEXT, min_key JSONB, max_key JSONB, writer_info "
+                      "JSONB, "
+                      "PRIMARY KEY (run_id, db_id)); ",
+                      t->shards, t->builds);
     sf__strbuf_printf(out,
                       "CREATE TABLE IF NOT EXISTS %s (updated_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), "
                       "manifest_ref TEXT NOT NULL); "
@@ -102,22 +100,21 @@ static void write_create(sf_strbuf *out, const sf_postgres_tables *t)
  * it for each shard. */
 static void write_manifest(sf_strbuf *out, const sf_postgres_tables *t)
 {
-    sf__strbuf_printf(
-        out,
-        "SELECT CASE WHEN octet_length(m) <= %u THEN m ELSE octet_length(m)::text END FROM (SELECT "
-        "json_build_object('run_id', b.run_id, 'created_at_us', " MICROSECONDS(
-            "b.created_at") ", "
-                            "'num_dbs', b.num_dbs, 's3_prefix', b.s3_prefix, 'key_col', b.key_col, "
-                            "'db_path_template', b.db_path_template, 'shard_prefix', b.shard_prefix, "
-                            "'key_encoding', b.key_encoding, "
-                            "'sharding', b.sharding::text, 'custom', b.custom::text, 'shards', "
-                            "(SELECT json_agg(json_build_array(s.db_id, s.db_url, s.attempt, s.row_count, "
-                            "s.db_bytes, "
-                            "s.min_key::text, s.max_key::text, s.checkpoint_id, s.writer_info::text) ORDER "
-                            "BY s.db_id) "
-                            "FROM %s s WHERE s.run_id = b.run_id))::text AS m FROM %s b WHERE b.run_id = $1 "
-                            "OFFSET 0) AS whole",
-        SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, t->shards, t->builds);
+    sf__strbuf_printf(out,
+                      "SELECT CASE WHEN octet_length(m) <= %u THEN m ELSE octet_length(m)::text END FROM (SELECT "
+                      "json_build_object('run_id', b.run_id, 'created_at_us', " MICROSECONDS(
+                          "b.created_at") ", "
+                                          "'num_dbs', b.num_dbs, 's3_prefix', b.s3_prefix, 'key_col', b.key_col, "
+                                          "'db_path_template', b.db_path_template, 'shard_prefix', b.shard_prefix, "
+                                          "'key_encoding', b.key_encoding, "
+                                          "'sharding', b.sharding::text, 'custom', b.custom::text, 'shards', "
+                                          "(SELECT json_agg(json_build_array(s.db_id, s.db_url, s.attempt, s.row_count, "
+                                          "s.db_bytes, "
+                                          "s.min_key::text, s.max_key::text, s.checkpoint_id, s.writer_info::text) ORDER "
+                                          "BY s.db_id) "
+                                          "FROM %s s WHERE s.run_id = b.run_id))::text AS m FROM %s b WHERE b.run_id = $1 "
+                                          "OFFSET 0) AS whole",
+                      SF_LIMIT_SNAPSHOT_MANIFEST_BYTES, t->shards, t->builds);
 }
 
 static void write_put_build(sf_strbuf *out, const sf_postgres_tables *t)
@@ -139,15 +136,14 @@ static void write_put_build(sf_strbuf *out, const sf_postgres_tables *t)
 
 static void write_put_shards(sf_strbuf *out, const sf_postgres_tables *t)
 {
-    sf__strbuf_printf(
-        out,
-        "INSERT INTO %s (run_id, db_id, db_url, attempt, row_count, db_bytes, checkpoint_id, min_key, "
-        "max_key, "
-        "writer_info) SELECT $1, s.* FROM jsonb_to_recordset($2::jsonb) AS s (db_id integer, db_url text, "
-        "attempt integer, row_count integer, db_bytes bigint, checkpoint_id text, min_key jsonb, max_key "
-        "jsonb, "
-        "writer_info jsonb)",
-        t->shards);
+    sf__strbuf_printf(out,
+                      "INSERT INTO %s (run_id, db_id, db_url, attempt, row_count, db_bytes, checkpoint_id, min_key, "
+                      "max_key, "
+                      "writer_info) SELECT $1, s.* FROM jsonb_to_recordset($2::jsonb) AS s (db_id integer, db_url text, "
+                      "attempt integer, row_count integer, db_bytes bigint, checkpoint_id text, min_key jsonb, max_key "
+                      "jsonb, "
+                      "writer_info jsonb)",
+                      t->shards);
 }
 
 void sf__postgres_statement_write(sf_strbuf *out, sf_postgres_statement which, const sf_postgres_tables *t)

@@ -16,8 +16,8 @@ typedef struct sf_postgres_tables {
 
 /* Names are words of ASCII letters, digits and _, perhaps behind a schema's name and a dot; they go into
  * statements as they are. SF_INVALID for others. */
-sf_status sf__postgres_tables_init(sf_postgres_tables *t, const char *table_name,
-                                   const char *pointer_table_name, sf_error *err);
+sf_status sf__postgres_tables_init(sf_postgres_tables *t, const char *table_name, const char *pointer_table_name,
+                                   sf_error *err);
 
 typedef enum sf_postgres_statement {
     SF_POSTGRES_TABLES_EXIST, /* -> boolean */
@@ -25,15 +25,15 @@ typedef enum sf_postgres_statement {
     SF_POSTGRES_CURRENT,      /* -> reference, microseconds; no row: nothing was published */
     SF_POSTGRES_MANIFEST,     /* reference -> a text for sf__postgres_manifest_encode() */
     SF_POSTGRES_LIST,         /* limit -> reference, microseconds; newest first */
-    SF_POSTGRES_LOCK, /* one publisher at a time from here to the transaction's end; readers do not wait */
-    SF_POSTGRES_PUT_BUILD,   /* run id, microseconds, num_dbs, s3_prefix, key_col, db_path_template,
-                              * shard_prefix, key_encoding,   sharding, custom */
-    SF_POSTGRES_DROP_SHARDS, /* run id */
-    SF_POSTGRES_PUT_SHARDS,  /* run id, an array of the shards as JSON */
-    SF_POSTGRES_DROP_BUILD,  /* run id; its shards are dropped before it */
-    SF_POSTGRES_POINT,       /* reference -> reference; no row: there is no such build */
-    SF_POSTGRES_POINTED,     /* reference, microseconds -> a row when the pointer has named that build of that
-                                time */
+    SF_POSTGRES_LOCK,         /* one publisher at a time from here to the transaction's end; readers do not wait */
+    SF_POSTGRES_PUT_BUILD,    /* run id, microseconds, num_dbs, s3_prefix, key_col, db_path_template,
+                               * shard_prefix, key_encoding,   sharding, custom */
+    SF_POSTGRES_DROP_SHARDS,  /* run id */
+    SF_POSTGRES_PUT_SHARDS,   /* run id, an array of the shards as JSON */
+    SF_POSTGRES_DROP_BUILD,   /* run id; its shards are dropped before it */
+    SF_POSTGRES_POINT,        /* reference -> reference; no row: there is no such build */
+    SF_POSTGRES_POINTED,      /* reference, microseconds -> a row when the pointer has named that build of that
+                                 time */
     SF_POSTGRES_STATEMENT_COUNT
 } sf_postgres_statement;
 

@@ -76,15 +76,16 @@ static sf_status write_shard(sf_strbuf *out, const sf_manifest_shard *s, sf_erro
     sf_status rc;
 
     if (s->row_count > INT32_MAX)
-        return sf_fail(err, SF_INVALID, "shard %u has %llu rows: PostgreSQL's column row_count ends at %d; use more shards",
-                       s->db_id, (unsigned long long)s->row_count, INT32_MAX);
+        return sf_fail(err, SF_INVALID,
+                       "shard %u has %llu rows: PostgreSQL's column row_count ends at %d; use more shards", s->db_id,
+                       (unsigned long long)s->row_count, INT32_MAX);
     rc = is_storable(&low, s->min_key_json, out->alloc);
     if (rc == SF_OK)
         rc = is_storable(&high, s->max_key_json, out->alloc);
     if (rc != SF_OK)
         return sf_fail(err, rc, "rows of a manifest");
-    sf__strbuf_printf(out, "{\"db_id\": %u, \"attempt\": %u, \"row_count\": %llu, \"db_bytes\": %llu, \"db_url\": ", s->db_id,
-                      s->attempt, (unsigned long long)s->row_count, (unsigned long long)s->db_bytes);
+    sf__strbuf_printf(out, "{\"db_id\": %u, \"attempt\": %u, \"row_count\": %llu, \"db_bytes\": %llu, \"db_url\": ",
+                      s->db_id, s->attempt, (unsigned long long)s->row_count, (unsigned long long)s->db_bytes);
     write_text(out, s->db_url);
     sf__strbuf_puts(out, ", \"checkpoint_id\": ");
     write_text(out, s->checkpoint_id);
@@ -114,9 +115,11 @@ static sf_status write_shards(sf_strbuf *out, const sf_snapshot_manifest *m, sf_
 static void fill_build(sf_postgres_rows *r)
 {
     const sf_snapshot_manifest *m = r->manifest;
-    const char *const values[SF_POSTGRES_BUILD_VALUES] = {
-        m->run_id,          r->created_at_us, r->num_dbs,        m->s3_prefix, m->key_col, m->db_path_template,
-        m->shard_prefix, sf__key_encoding_name(m->key_encoding), m->sharding_json, r->custom};
+    const char *const values[SF_POSTGRES_BUILD_VALUES] = {m->run_id,        r->created_at_us,
+                                                          r->num_dbs,       m->s3_prefix,
+                                                          m->key_col,       m->db_path_template,
+                                                          m->shard_prefix,  sf__key_encoding_name(m->key_encoding),
+                                                          m->sharding_json, r->custom};
 
     snprintf(r->created_at_us, sizeof(r->created_at_us), "%lld", (long long)m->created_at_us);
     snprintf(r->num_dbs, sizeof(r->num_dbs), "%u", m->num_dbs);

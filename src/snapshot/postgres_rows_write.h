@@ -19,7 +19,8 @@ typedef struct sf_postgres_rows {
 
 /* Of a manifest in the published format. SF_BAD_MANIFEST, or SF_INVALID for what the tables cannot hold. On failure there is nothing
  * to clean up. */
-sf_status sf__postgres_rows_init(sf_postgres_rows *r, sf_bytes manifest, const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__postgres_rows_init(sf_postgres_rows *r, sf_bytes manifest, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 void sf__postgres_rows_cleanup(sf_postgres_rows *r);
 
 #endif

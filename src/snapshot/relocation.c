@@ -35,7 +35,8 @@ static struct location location_of(const char *url)
 
 static bool same_scheme(const struct location *a, const struct location *b)
 {
-    return a->scheme.n == b->scheme.n && strncasecmp((const char *)a->scheme.p, (const char *)b->scheme.p, a->scheme.n) == 0;
+    return a->scheme.n == b->scheme.n &&
+           strncasecmp((const char *)a->scheme.p, (const char *)b->scheme.p, a->scheme.n) == 0;
 }
 
 size_t sf__prefix_length(const char *prefix)
@@ -208,8 +209,7 @@ sf_status sf__location_resolve_shard(char **out, const char *db_url, const char 
     if (url.path.n == 0)
         return sf_fail(err, SF_BAD_MANIFEST, "shard location '%s' names nothing", db_url);
     /* an empty prefix would claim every URL of its scheme */
-    if ((relocate || !same_scheme(&url, &given)) && published.path.n > 0 &&
-        lies_below(&url, &published, &rest))
+    if ((relocate || !same_scheme(&url, &given)) && published.path.n > 0 && lies_below(&url, &published, &rest))
         return join(out, given_prefix, &url, rest, a, err);
     return keep(out, db_url, &url, &given, a, err);
 }

@@ -12,7 +12,7 @@ struct sf_cel_rule;
 typedef struct sf_router {
     sf_sharding_strategy strategy;
     uint32_t num_dbs;
-    uint64_t mask; /* num_dbs - 1 when that is a power of two, else 0: a division costs more than the rest */
+    uint64_t mask;            /* num_dbs - 1 when that is a power of two, else 0: a division costs more than the rest */
     struct sf_cel_rule *rule; /* CEL */
 } sf_router;
 

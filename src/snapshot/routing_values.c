@@ -67,8 +67,7 @@ static void take_token(const sf_routing_values *v, const sf_cel_value *token, st
 
 static bool is_same(const struct sf_routing_token *a, const struct sf_routing_token *b)
 {
-    return a->hash == b->hash && a->bits == b->bits && a->is_large == b->is_large &&
-           sf_bytes_eq(a->text, b->text);
+    return a->hash == b->hash && a->bits == b->bits && a->is_large == b->is_large && sf_bytes_eq(a->text, b->text);
 }
 
 /* The slot of a token, or the empty one where it belongs. There is an empty one. */
@@ -138,17 +137,15 @@ static sf_status no_memory(const sf_routing_values *v, sf_error *err)
 static sf_status check_kind(const sf_routing_values *v, const sf_cel_value *token, sf_error *err)
 {
     if (token->kind == SF_CEL_BYTES)
-        return sf_fail(
-            err, SF_INVALID,
-            "routing_values cannot be bytes, which a manifest does not hold: let the expression give "
-            "text or integers");
+        return sf_fail(err, SF_INVALID,
+                       "routing_values cannot be bytes, which a manifest does not hold: let the expression give "
+                       "text or integers");
     if (v->count > 0 && is_integer(token) != v->integers)
         return sf_fail(err, SF_INVALID, "routing_values must all be of one type");
     return SF_OK;
 }
 
-sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number,
-                                 sf_error *err)
+sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number, sf_error *err)
 {
     struct sf_routing_token t;
     uint32_t *slot;
@@ -165,8 +162,7 @@ sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token
         return SF_OK;
     }
     if (v->count == SF_LIMIT_SHARDS)
-        return sf_fail(err, SF_INVALID, "more than %u routing values: each is a shard of its own",
-                       SF_LIMIT_SHARDS);
+        return sf_fail(err, SF_INVALID, "more than %u routing values: each is a shard of its own", SF_LIMIT_SHARDS);
     v->integers = is_integer(token);
     if (!v->integers) {
         t.text.p = (const uint8_t *)sf__arena_strndup(&v->texts, t.text.p, t.text.n);
@@ -198,8 +194,7 @@ static int by_value(const void *x, const void *y)
     if (a->text.p || b->text.p)
         return sf_bytes_cmp(a->text, b->text);
     if (a->is_large || b->is_large)
-        return a->is_large != b->is_large ? (a->is_large ? 1 : -1)
-                                          : (a->bits > b->bits) - (a->bits < b->bits);
+        return a->is_large != b->is_large ? (a->is_large ? 1 : -1) : (a->bits > b->bits) - (a->bits < b->bits);
     return (i > j) - (i < j);
 }
 

@@ -27,12 +27,11 @@ void sf__routing_values_cleanup(sf_routing_values *v); /* takes a zeroed one */
 
 /* What an expression gave: its number, if it is one of the values. An integer of either kind finds the other.
  */
-bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *token,
-                             uint32_t *number) SF_MUST_USE;
+bool sf__routing_values_find(const sf_routing_values *v, const sf_cel_value *token, uint32_t *number) SF_MUST_USE;
 /* The same; a value that is not there yet is copied. SF_INVALID: of another kind than those before, bytes
  * (which manifests cannot hold), or one more than a snapshot may have shards. SF_NOMEM. */
-sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number,
-                                 sf_error *err) SF_MUST_USE;
+sf_status sf__routing_values_add(sf_routing_values *v, const sf_cel_value *token, uint32_t *number, sf_error *err)
+    SF_MUST_USE;
 /* An integer of a manifest that no expression can give, since it has more than 64 bits: it only takes a
  * number. False without memory. */
 bool sf__routing_values_add_beyond(sf_routing_values *v) SF_MUST_USE;

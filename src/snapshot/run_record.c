@@ -41,8 +41,8 @@ static bool is_null(sf_bytes text)
  * quotes are never wrong. */
 static bool needs_quotes(sf_bytes text)
 {
-    static const char *const words[] = {"yes", "Yes", "YES", "no",  "No",  "NO",   "true", "True", "TRUE", "false",
-                                        "False", "FALSE", "on", "On", "ON", "off",  "Off",  "OFF",  "=",    "<<"};
+    static const char *const words[] = {"yes",   "Yes",   "YES", "no", "No", "NO",  "true", "True", "TRUE", "false",
+                                        "False", "FALSE", "on",  "On", "ON", "off", "Off",  "OFF",  "=",    "<<"};
 
     return is_null(text) || IS_ONE_OF(text, words) || strchr("0123456789+-.", text.p[0]);
 }
@@ -82,7 +82,7 @@ static bool emit_scalar(struct output *o, const char *text, bool plain)
 
     return emit(o, &e,
                 yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), plain, 1,
-                                                    YAML_ANY_SCALAR_STYLE));
+                                             YAML_ANY_SCALAR_STYLE));
 }
 
 static bool emit_name(struct output *o, const char *name)
@@ -127,8 +127,7 @@ static bool emit_end(struct output *o)
     yaml_event_t e;
 
     return emit(o, &e, yaml_mapping_end_event_initialize(&e)) &&
-           emit(o, &e, yaml_document_end_event_initialize(&e, 1)) &&
-           emit(o, &e, yaml_stream_end_event_initialize(&e));
+           emit(o, &e, yaml_document_end_event_initialize(&e, 1)) && emit(o, &e, yaml_stream_end_event_initialize(&e));
 }
 
 /* By ascending name. */

@@ -381,8 +381,19 @@ static bool take_writer_info(struct decoder *d, int column, sf_manifest_shard *s
 
 /* ------------------------------------------------------------------ build_meta ----------------------------------- */
 
-enum { RUN_ID, CREATED_AT, NUM_DBS, S3_PREFIX, KEY_COL, SHARDING, DB_PATH_TEMPLATE, SHARD_PREFIX, FORMAT_VERSION,
-       KEY_ENCODING, CUSTOM };
+enum {
+    RUN_ID,
+    CREATED_AT,
+    NUM_DBS,
+    S3_PREFIX,
+    KEY_COL,
+    SHARDING,
+    DB_PATH_TEMPLATE,
+    SHARD_PREFIX,
+    FORMAT_VERSION,
+    KEY_ENCODING,
+    CUSTOM
+};
 
 static const char build_meta_query[] =
     "SELECT run_id, created_at, num_dbs, s3_prefix, key_col, sharding, db_path_template, shard_prefix, format_version, "
@@ -456,7 +467,7 @@ static bool build_meta_decode(struct decoder *d, bool legacy, sf_sharding *shard
 
 enum { DB_ID, DB_URL, ATTEMPT, ROW_COUNT, DB_BYTES, MIN_KEY, MAX_KEY, CHECKPOINT_ID, WRITER_INFO };
 
-#define SHARDS_QUERY(db_bytes)                                                                               \
+#define SHARDS_QUERY(db_bytes) \
     "SELECT db_id, db_url, attempt, row_count, " db_bytes ", min_key, max_key, checkpoint_id, writer_info FROM shards"
 
 static bool take_db_id(struct decoder *d, uint32_t *out)
@@ -466,8 +477,8 @@ static bool take_db_id(struct decoder *d, uint32_t *out)
     if (!take_int(d, DB_ID, "db_id", &v))
         return false;
     if (v < 0 || v >= (int64_t)d->m->num_dbs) {
-        d->status = sf_fail(d->err, SF_BAD_MANIFEST, "Manifest shard db_ids out of range [0, %u): [%lld]", d->m->num_dbs,
-                            (long long)v);
+        d->status = sf_fail(d->err, SF_BAD_MANIFEST, "Manifest shard db_ids out of range [0, %u): [%lld]",
+                            d->m->num_dbs, (long long)v);
         return false;
     }
     *out = (uint32_t)v;
@@ -483,8 +494,7 @@ static bool shard_decode(struct decoder *d, sf_manifest_shard *s)
         !take_count(d, ROW_COUNT, "row_count", INT64_MAX, &s->row_count) ||
         !take_count(d, DB_BYTES, "db_bytes", INT64_MAX, &s->db_bytes) ||
         !take_key(d, MIN_KEY, "min_key", &s->min_key_json) || !take_key(d, MAX_KEY, "max_key", &s->max_key_json) ||
-        !take_optional_text(d, CHECKPOINT_ID, "checkpoint_id", &s->checkpoint_id) ||
-        !take_writer_info(d, WRITER_INFO, s))
+        !take_optional_text(d, CHECKPOINT_ID, "checkpoint_id", &s->checkpoint_id) || !take_writer_info(d, WRITER_INFO, s))
         return false;
     s->attempt = (uint32_t)attempt;
     return true;
@@ -567,14 +577,15 @@ static bool check_whole(struct decoder *d, const sf_sharding *sharding)
     for (size_t i = 1; i < m->shard_count; i++) {
         if (m->shards[i - 1].db_id != m->shards[i].db_id)
             continue;
-        d->status = sf_fail(d->err, SF_BAD_MANIFEST, "Manifest contains duplicate shard db_ids: [%u]",
-                            m->shards[i].db_id);
+        d->status =
+            sf_fail(d->err, SF_BAD_MANIFEST, "Manifest contains duplicate shard db_ids: [%u]", m->shards[i].db_id);
         return false;
     }
     if (sharding->categorical && expected != m->num_dbs) {
         d->status = sf_fail(d->err, SF_BAD_MANIFEST,
                             "Categorical CEL manifest num_dbs must match routing_values cardinality "
-                            "(expected %zu, got %u)", expected, m->num_dbs);
+                            "(expected %zu, got %u)",
+                            expected, m->num_dbs);
         return false;
     }
     m->strategy = sharding->strategy;
@@ -648,7 +659,8 @@ struct settled {
 #define KNOWN_TEXTS 256u
 
 /* Without `opening`. */
-static const char *settled_info(sf_arena *arena, const sf_manifest_shard *s, const char *known[KNOWN_TEXTS], sf_strbuf *text)
+static const char *settled_info(sf_arena *arena, const sf_manifest_shard *s, const char *known[KNOWN_TEXTS],
+                                sf_strbuf *text)
 {
     const char *info = s->writer_info_json, **same;
 
@@ -667,8 +679,8 @@ static const char *settled_info(sf_arena *arena, const sf_manifest_shard *s, con
     return *same;
 }
 
-static bool settle_rows(sf_snapshot_manifest *m, struct settled *settled, const char *(*url_of)(void *ctx, uint32_t db_id), void *ctx,
-                        sf_strbuf *text)
+static bool settle_rows(sf_snapshot_manifest *m, struct settled *settled,
+                        const char *(*url_of)(void *ctx, uint32_t db_id), void *ctx, sf_strbuf *text)
 {
     const char *known[KNOWN_TEXTS] = {NULL};
 

@@ -12,10 +12,10 @@ typedef struct sf_manifest_shard {
     uint32_t attempt;
     uint32_t opening_pos, opening_len; /* in writer_info_json; see sf__manifest_shard_opening() */
     uint64_t row_count, db_bytes;
-    const char *db_url;                     /* NULL: empty shard; otherwise as published, may be empty text */
+    const char *db_url;                      /* NULL: empty shard; otherwise as published, may be empty text */
     const char *min_key_json, *max_key_json; /* one JSON integer or string, or NULL */
-    const char *checkpoint_id;              /* may be NULL */
-    const char *writer_info_json;           /* the four members and `opening`, where there is one, checked and in the writer's own form */
+    const char *checkpoint_id;               /* may be NULL */
+    const char *writer_info_json; /* the four members and `opening`, where there is one, checked and in the writer's own form */
 } sf_manifest_shard;
 
 /* Base64 of what our writers tell of the shard for its opening; empty: nothing (any more). */

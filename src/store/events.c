@@ -25,13 +25,13 @@ struct noted_requests {
 struct sf_store_events {
     const sf_allocator *alloc;
     atomic_uint refs;
-    pid_t owner;          /* who made it; in a forked child the lock may be held for ever */
-    atomic_size_t ready;  /* how many take() would find; changed under the lock, read without */
-    sf_mutex lock;        /* covers what follows, for a few instructions */
+    pid_t owner;         /* who made it; in a forked child the lock may be held for ever */
+    atomic_size_t ready; /* how many take() would find; changed under the lock, read without */
+    sf_mutex lock;       /* covers what follows, for a few instructions */
     sf_store_event kept[KEPT_EVENTS];
     size_t first, kept_count, beyond_count;
     sf_store_event beyond[KINDS][SF_STORE_VERBS]; /* count 0: none */
-    struct noted_requests *requests; /* set before a store has the events; NULL: nobody wants to know */
+    struct noted_requests *requests;              /* set before a store has the events; NULL: nobody wants to know */
 };
 
 sf_status sf_store_events_new(sf_store_events **out, const sf_allocator *allocator, sf_error *err)

@@ -150,8 +150,8 @@ static sf_status read_open(sf_store_op *op, int fd)
     if (len > bound)
         return sf__store_op_longer(op, size, sf__file_error_of(op));
     if (off > size || len > size - off)
-        return sf_fail(sf__file_error_of(op), SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu", (unsigned long long)off,
-                       (unsigned long long)len, (unsigned long long)size);
+        return sf_fail(sf__file_error_of(op), SF_CORRUPT, "bytes %llu + %llu wanted, the file has %llu",
+                       (unsigned long long)off, (unsigned long long)len, (unsigned long long)size);
     return read_range(op, fd, off, len);
 }
 
@@ -251,8 +251,8 @@ static void fail_late(sf_file_job *job)
     }
     if (job->holder > 0)
         snprintf(who, sizeof(who), "process %ld", job->holder);
-    sf_fail(&job->error, SF_TIMEOUT, "the folder /%.*s was locked all the time, by %s; tried %u times", folder, job->op->key,
-            who, job->tries);
+    sf_fail(&job->error, SF_TIMEOUT, "the folder /%.*s was locked all the time, by %s; tried %u times", folder,
+            job->op->key, who, job->tries);
 }
 
 static void on_worker(sf_work *work)

@@ -54,8 +54,10 @@ static sf_status add(struct listing *l, const char *key, const struct stat *st)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     if (st)
         sf__file_etag(st, etag);
-    op->entries[op->entry_count] = (sf_store_entry){
-        .key = sf__strdup(a, key), .size = st ? (uint64_t)st->st_size : 0, .etag_hash = sf__store_etag_hash(etag), .is_prefix = !st};
+    op->entries[op->entry_count] = (sf_store_entry){.key = sf__strdup(a, key),
+                                                    .size = st ? (uint64_t)st->st_size : 0,
+                                                    .etag_hash = sf__store_etag_hash(etag),
+                                                    .is_prefix = !st};
     if (!op->entries[op->entry_count].key)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     op->entry_count++;
@@ -112,9 +114,8 @@ static bool holds_file(int dir, const char *entry, unsigned depth)
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || is_temporary(e->d_name))
             continue;
         if (fstatat(dirfd(d), e->d_name, &st, 0) == 0)
-            found = S_ISREG(st.st_mode) ||
-                    (S_ISDIR(st.st_mode) && !is_link(dirfd(d), e->d_name) &&
-                     (depth == MAX_DEPTH || holds_file(dirfd(d), e->d_name, depth + 1)));
+            found = S_ISREG(st.st_mode) || (S_ISDIR(st.st_mode) && !is_link(dirfd(d), e->d_name) &&
+                                            (depth == MAX_DEPTH || holds_file(dirfd(d), e->d_name, depth + 1)));
     }
     closedir(d);
     return found;
@@ -188,7 +189,8 @@ static sf_status read_folder(struct listing *l, int fd, unsigned depth)
             (l->op->verb == SF_STORE_LIST && is_temporary(entry->d_name)))
             continue;
         if (n + len + 1 > sizeof(l->name)) {
-            rc = sf_fail(sf__file_error_of(l->op), SF_UNSUPPORTED, "a name is longer than %zu bytes", sizeof(l->name) - 1);
+            rc = sf_fail(sf__file_error_of(l->op), SF_UNSUPPORTED, "a name is longer than %zu bytes",
+                         sizeof(l->name) - 1);
             break;
         }
         memcpy(l->name + n, entry->d_name, len + 1);

@@ -65,8 +65,8 @@ static long holder_of(int fd)
     if (!f)
         return 0;
     while (fstat(fd, &st) == 0 && found == 0 && fgets(line, sizeof(line), f))
-        if (sscanf(line, "%*s FLOCK %*s %*s %ld %x:%x:%lu", &pid, &major_no, &minor_no, &ino) == 4 && ino == st.st_ino &&
-            major_no == major(st.st_dev) && minor_no == minor(st.st_dev))
+        if (sscanf(line, "%*s FLOCK %*s %*s %ld %x:%x:%lu", &pid, &major_no, &minor_no, &ino) == 4 &&
+            ino == st.st_ino && major_no == major(st.st_dev) && minor_no == minor(st.st_dev))
             found = pid;
     fclose(f);
     return found;
@@ -195,7 +195,8 @@ static sf_status name_file(sf_store_op *op, const char *temporary, const char *p
     }
     if (op->verb == SF_STORE_PUT && op->if_match) {
         if (stat(path, &st) != 0)
-            return errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file is gone") : sf__file_error(op, "stat");
+            return errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file is gone")
+                                   : sf__file_error(op, "stat");
         sf__file_etag(&st, etag);
         if (strcmp(etag, op->if_match) != 0)
             return sf_fail(sf__file_error_of(op), SF_CONFLICT, "the file changed");

@@ -110,7 +110,8 @@ static sf_status write_temporary(sf_file_job *job, char *path)
 
     if (rc != SF_OK)
         return rc;
-    job->temporary = sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_TEMPORARY "%s", (int)(strrchr(path, '/') - path), path, id);
+    job->temporary =
+        sf__asprintf(op->store->alloc, "%.*s/" SF_FILE_TEMPORARY "%s", (int)(strrchr(path, '/') - path), path, id);
     if (!job->temporary)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "file name");
     job->fd = create_beside(op, path, job->temporary, &job->made);
@@ -253,14 +254,16 @@ static sf_status check_parts(sf_store_op *op, int fd)
         unsigned long long number, off, n;
         char quote;
 
-        if (sscanf(op->keys[i], "\"%llu-%llu-%llu%c", &number, &off, &n, &quote) != 4 || number != i + 1 || off != end ||
-            __builtin_add_overflow(off, n, &end))
-            return sf_fail(sf__file_error_of(op), SF_INVALID, "part %zu is another one, or does not follow the one before", i + 1);
+        if (sscanf(op->keys[i], "\"%llu-%llu-%llu%c", &number, &off, &n, &quote) != 4 || number != i + 1 ||
+            off != end || __builtin_add_overflow(off, n, &end))
+            return sf_fail(sf__file_error_of(op), SF_INVALID,
+                           "part %zu is another one, or does not follow the one before", i + 1);
     }
     if (fstat(fd, &st) != 0)
         return sf__file_error(op, "stat");
     if ((unsigned long long)st.st_size != end)
-        return sf_fail(sf__file_error_of(op), SF_INVALID, "parts of %llu bytes, %llu are there", end, (unsigned long long)st.st_size);
+        return sf_fail(sf__file_error_of(op), SF_INVALID, "parts of %llu bytes, %llu are there", end,
+                       (unsigned long long)st.st_size);
     return SF_OK;
 }
 
@@ -312,7 +315,8 @@ static sf_status with_upload(sf_file_job *job, char *path)
     } else {
         fd = SF_FD(open(name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
         if (fd < 0)
-            rc = errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_NOT_FOUND, "no such upload") : sf__file_error(op, "open upload");
+            rc = errno == ENOENT ? sf_fail(sf__file_error_of(op), SF_NOT_FOUND, "no such upload")
+                                 : sf__file_error(op, "open upload");
         else if (op->verb == SF_STORE_MULTIPART_PART)
             rc = write_part(op, fd);
         else

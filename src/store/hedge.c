@@ -45,7 +45,7 @@ struct sf_hedge {
     atomic_uint refs;
     const sf_allocator *alloc;
     double share;
-    uint64_t fixed_ns; /* 0: learned */
+    uint64_t fixed_ns;       /* 0: learned */
     sf_store_events *events; /* acquired, or NULL */
     /* loop thread */
     double tokens;

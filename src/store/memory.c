@@ -178,8 +178,8 @@ static sf_status do_get(struct space *s, sf_store_op *op, sf_error *err)
     if (len > bound)
         return sf__store_op_longer(op, o->bytes->n, err);
     if (!sf_bytes_slice(sf__buf_bytes(o->bytes), off, len, &part))
-        return sf_fail(err, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %zu",
-                       (unsigned long long)off, (unsigned long long)len, o->bytes->n);
+        return sf_fail(err, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %zu", (unsigned long long)off,
+                       (unsigned long long)len, o->bytes->n);
     op->data = sf__buf_copy(op->store->alloc, part);
     return op->data ? SF_OK : sf_fail(err, SF_NOMEM, "%llu bytes", (unsigned long long)len);
 }
@@ -221,8 +221,10 @@ static bool add_entry(sf_store_op *op, const char *key, size_t n, const struct o
     }
     if (o)
         etag_of(o->version, etag);
-    op->entries[op->entry_count] = (sf_store_entry){
-        .key = sf__strndup(a, key, n), .size = o ? o->bytes->n : 0, .etag_hash = sf__store_etag_hash(etag), .is_prefix = !o};
+    op->entries[op->entry_count] = (sf_store_entry){.key = sf__strndup(a, key, n),
+                                                    .size = o ? o->bytes->n : 0,
+                                                    .etag_hash = sf__store_etag_hash(etag),
+                                                    .is_prefix = !o};
     return op->entries[op->entry_count].key && ++op->entry_count;
 }
 
@@ -392,8 +394,7 @@ static sf_status do_upload(struct space *s, sf_store_op *op, sf_error *err)
     struct upload **u = find_upload(s, op), *gone = *u;
 
     if (!gone)
-        return op->verb == SF_STORE_MULTIPART_ABORT ? SF_OK
-                                                    : sf_fail(err, SF_NOT_FOUND, "no such upload");
+        return op->verb == SF_STORE_MULTIPART_ABORT ? SF_OK : sf_fail(err, SF_NOT_FOUND, "no such upload");
     if (op->verb == SF_STORE_MULTIPART_PART)
         return do_part(*u, op, err);
     if (op->verb == SF_STORE_MULTIPART_COMPLETE)

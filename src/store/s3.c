@@ -63,7 +63,8 @@ static bool call_may_repeat(struct s3_call *c, const sf_s3_answer *ans)
     if (!sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, c->deadline_ns, ans->retry_after_ms,
                         sf__random_next(&s->random), &delay)) {
         sf__store_events_note(s->events, SF_STORE_RETRY_EXHAUSTED, c->op->verb, c->attempts, 0);
-        if (sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, SF_NO_DEADLINE, ans->retry_after_ms, 0, &delay)) {
+        if (sf__retry_next(&s->policy, c->attempts - 1, c->started_ns, now, SF_NO_DEADLINE, ans->retry_after_ms, 0,
+                           &delay)) {
             sf_error *e = &c->error;
 
             sf_error_overdue(e, &(sf_overdue){c->started_ns, c->attempts, NULL, e, true});
@@ -73,8 +74,7 @@ static bool call_may_repeat(struct s3_call *c, const sf_s3_answer *ans)
     c->resume_ns = now + (uint64_t)delay * UINT64_C(1000000);
     c->uncertain = c->uncertain || is_uncertain(c);
     sf__log(&s->log, SF_LOG_INFO, "s3", "%s %s/%s: attempt %u failed, the next one in %lld ms: %s",
-            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->attempts, (long long)delay,
-            c->error.message);
+            sf__store_verb_name(c->op->verb), s->base.url, c->op->key, c->attempts, (long long)delay, c->error.message);
     sf__s3_call_note_retry(c, delay);
     sf__hedge_note_trouble(s->base.hedge);
     return true;
@@ -139,9 +139,15 @@ static void call_on_response(sf_http_request *http)
 {
     struct s3_call *c = http->ctx;
     struct s3_store *s = c->s;
-    sf_s3_answer ans = {.http = http, .bucket = s->bucket, .region = s->region, .credentials = c->credentials,
-                        .attempts = c->attempts, .sent_ns = c->sent_ns, .on_condition = c->on_condition,
-                        .uncertain = c->uncertain || http->resent, .error = &c->error};
+    sf_s3_answer ans = {.http = http,
+                        .bucket = s->bucket,
+                        .region = s->region,
+                        .credentials = c->credentials,
+                        .attempts = c->attempts,
+                        .sent_ns = c->sent_ns,
+                        .on_condition = c->on_condition,
+                        .uncertain = c->uncertain || http->resent,
+                        .error = &c->error};
     enum s3_call_state next = CALL_DONE;
     sf_status rc;
 
@@ -294,14 +300,15 @@ static void call_note_end(const struct s3_call *c)
 {
     if (c->attempts == 0 || c->error.code == SF_CANCELLED) /* other operations did it, or nobody wants it */
         return;
-    sf__store_events_note_request(c->s->events, c->op->verb, &(sf_store_request){
-        .operation = sf__store_verb_name(c->op->verb),
-        .http_status = c->http_status,
-        .attempts = c->attempts,
-        .bytes = c->op->body.n > 0 ? c->op->body.n : c->came_bytes,
-        .duration_us = (int64_t)((sf__clock_mono_ns() - c->started_ns) / 1000),
-        .count = 1,
-    });
+    sf__store_events_note_request(c->s->events, c->op->verb,
+                                  &(sf_store_request){
+                                      .operation = sf__store_verb_name(c->op->verb),
+                                      .http_status = c->http_status,
+                                      .attempts = c->attempts,
+                                      .bytes = c->op->body.n > 0 ? c->op->body.n : c->came_bytes,
+                                      .duration_us = (int64_t)((sf__clock_mono_ns() - c->started_ns) / 1000),
+                                      .count = 1,
+                                  });
 }
 
 static void call_finish(struct s3_call *c)
@@ -464,8 +471,8 @@ static sf_status note_settings(struct s3_store *s, const sf_s3_resolved *resolve
     return SF_OK;
 }
 
-static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_resolved *resolved, int64_t (*now_us)(void),
-                           sf_error *err)
+static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_resolved *resolved,
+                           int64_t (*now_us)(void), sf_error *err)
 {
     const sf_allocator *a = s->base.alloc;
     const sf_s3_options *opts = &resolved->options;
@@ -496,7 +503,8 @@ static sf_status configure(struct s3_store *s, const char *bucket, const sf_s3_r
         rc = sf__s3_target_init(&s->target, bucket, opts, a, err);
     if (rc != SF_OK)
         return rc;
-    return sf__credential_provider_new(&s->credentials, &resolved->origin, s->http, &s->log, now_us, s->base.loop, a, err);
+    return sf__credential_provider_new(&s->credentials, &resolved->origin, s->http, &s->log, now_us, s->base.loop, a,
+                                       err);
 }
 
 sf_status sf__store_s3_new(sf_store **out, const char *bucket, const sf_s3_resolved *resolved, sf_http *http,

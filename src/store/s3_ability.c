@@ -194,8 +194,7 @@ static void call_on_child(sf_store_op *done)
         c->error.operation[0] = '\0'; /* it is a part of ours */
     }
     sf__store_op_cleanup(done, c->s->base.alloc);
-    if (c->error.code == SF_OK && !c->cancelled && c->op->verb == SF_STORE_DELETE_MANY &&
-        c->next_key < c->op->key_count)
+    if (c->error.code == SF_OK && !c->cancelled && c->op->verb == SF_STORE_DELETE_MANY && c->next_key < c->op->key_count)
         child_start(c, child);
     else if (c->children_open == 0)
         sf__s3_call_enter(c, after_others(c));

@@ -10,9 +10,9 @@ static const struct {
     size_t offset;
     bool secret;
 } string_fields[] = {
-    {offsetof(sf_s3_options, endpoint_url), false},     {offsetof(sf_s3_options, region), false},
-    {offsetof(sf_s3_options, access_key_id), true},     {offsetof(sf_s3_options, secret_access_key), true},
-    {offsetof(sf_s3_options, session_token), true},     {offsetof(sf_s3_options, profile), false},
+    {offsetof(sf_s3_options, endpoint_url), false}, {offsetof(sf_s3_options, region), false},
+    {offsetof(sf_s3_options, access_key_id), true}, {offsetof(sf_s3_options, secret_access_key), true},
+    {offsetof(sf_s3_options, session_token), true}, {offsetof(sf_s3_options, profile), false},
     {offsetof(sf_s3_options, ca_bundle), false},
 };
 #define STRING_FIELDS (sizeof(string_fields) / sizeof(string_fields[0]))
@@ -204,8 +204,10 @@ static sf_status resolve_numbers(sf_s3_options *o, sf_error *err)
         int64_t *value, usual;
         const char *name;
     } numbers[] = {
-        {&o->connect_timeout_ms, 5000, "connect_timeout_ms"}, {&o->read_timeout_ms, 30000, "read_timeout_ms"},
-        {&o->retry_base_ms, 200, "retry_base_ms"},            {&o->retry_cap_ms, 4000, "retry_cap_ms"},
+        {&o->connect_timeout_ms, 5000, "connect_timeout_ms"},
+        {&o->read_timeout_ms, 30000, "read_timeout_ms"},
+        {&o->retry_base_ms, 200, "retry_base_ms"},
+        {&o->retry_cap_ms, 4000, "retry_cap_ms"},
         {&o->retry_total_ms, 30000, "retry_total_ms"},
     };
 
@@ -254,14 +256,20 @@ static sf_status resolve_all(sf_s3_resolved *out, const sf_s3_options *opts, con
     if (rc == SF_OK)
         rc = sf__profile_read(profile, files, named ? named : "default", err);
     if (rc == SF_OK && named && !sf__profile_found(profile))
-        rc = sf_fail(err, SF_INVALID, "profile \"%s\" is in neither the shared credentials nor the config file (%s, %s)", named,
-                     files->credentials_path ? files->credentials_path : "no home", files->config_path ? files->config_path : "no home");
+        rc = sf_fail(err, SF_INVALID, "profile \"%s\" is in neither the shared credentials nor the config file (%s, %s)",
+                     named, files->credentials_path ? files->credentials_path : "no home",
+                     files->config_path ? files->config_path : "no home");
     if (rc == SF_OK)
         rc = resolve_place(&r, err);
     if (rc == SF_OK)
-        rc = sf__credential_origin_find(&out->origin, &(sf_origin_search){.options = r.out, .env = env, .files = files,
-                                        .profile = profile, .profile_name = named ? named : "default",
-                                        .endpoints = r.endpoints}, a, err);
+        rc = sf__credential_origin_find(&out->origin,
+                                        &(sf_origin_search){.options = r.out,
+                                                            .env = env,
+                                                            .files = files,
+                                                            .profile = profile,
+                                                            .profile_name = named ? named : "default",
+                                                            .endpoints = r.endpoints},
+                                        a, err);
     if (rc == SF_OK) {
         resolve_addressing(&r);
         take_payer(r.out, r.env);

@@ -105,8 +105,9 @@ static void add_parameter(sf_strbuf *b, const char *name, const char *value)
 /* A page that says where it ended by a key goes on behind that key, whichever way the server takes it. */
 static void add_list_parameters(sf_strbuf *b, const sf_store_op *op, bool v1)
 {
-    const char *behind = op->continuation ? sf__s3_list_marker(op->continuation)
-                         : op->start_after && op->start_after[0] ? op->start_after : NULL;
+    const char *behind = op->continuation                        ? sf__s3_list_marker(op->continuation)
+                         : op->start_after && op->start_after[0] ? op->start_after
+                                                                 : NULL;
 
     add_parameter(b, "continuation-token", op->continuation && !behind ? op->continuation : NULL);
     add_parameter(b, "delimiter", op->delimiter && op->delimiter[0] ? op->delimiter : NULL);
@@ -171,7 +172,8 @@ static const char *add_query(sf_strbuf *b, const sf_s3_target *t, const sf_store
 
 static bool build_url(sf_s3_request *r, const sf_s3_target *t, const sf_store_op *op, const sf_allocator *a)
 {
-    bool whole_bucket = op->verb == SF_STORE_LIST || op->verb == SF_STORE_DELETE_MANY || op->verb == SF_STORE_MULTIPART_LIST;
+    bool whole_bucket =
+        op->verb == SF_STORE_LIST || op->verb == SF_STORE_DELETE_MANY || op->verb == SF_STORE_MULTIPART_LIST;
     sf_strbuf b;
 
     sf__strbuf_init(&b, a);

@@ -7,13 +7,13 @@
 
 /* Where the requests of one store go; fixed for its life, but for what belongs to the credentials of each. */
 typedef struct sf_s3_target {
-    char *bucket_url;          /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
+    char *bucket_url; /* encoded, without trailing slash; "https://host/bucket" or "https://bucket.host" */
     bool encrypted;
     bool virtual_hosted;
     bool requester_pays;
     /* set by whoever builds a request */
-    bool on_condition;         /* what is to be new goes out with a condition */
-    bool list_v1;              /* the first way to list */
+    bool on_condition; /* what is to be new goes out with a condition */
+    bool list_v1;      /* the first way to list */
     bool sign;
     const char *session_token; /* borrowed, NULL without */
 } sf_s3_target;
@@ -32,7 +32,7 @@ typedef struct sf_s3_request {
     const char *method;
     char *url;
     char *headers[SF_S3_MAX_HEADERS + 1]; /* NULL-terminated */
-    sf_bytes body;     /* the operation's, or `text` */
+    sf_bytes body;                        /* the operation's, or `text` */
     char *text;
     uint64_t max_body_bytes, expect_body_bytes;
 } sf_s3_request;

@@ -147,7 +147,9 @@ static void add_advice(struct error_text *t, const sf_s3_answer *ans, const sf_s
 
     if (ans->cannot && (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE))
         text_add(t, "; this store cannot compare with what is there before it puts%s",
-                 op->verb == SF_STORE_PUT && !op->if_match && !op->strict ? "" : ", as was asked: do without, or use another one");
+                 op->verb == SF_STORE_PUT && !op->if_match && !op->strict
+                     ? ""
+                     : ", as was asked: do without, or use another one");
     if (strcmp(f->code, "NoSuchBucket") == 0)
         text_add(t, "; there is no bucket \"%s\"", ans->bucket);
     if (region && (status / 100 == 3 || status == 400 || status == 403))
@@ -155,7 +157,8 @@ static void add_advice(struct error_text *t, const sf_s3_answer *ans, const sf_s
     else if (status / 100 == 3)
         text_add(t, "; the bucket is not at this endpoint: check region and endpoint");
     if ((status == 401 || status == 403) && ans->credentials->looked_at)
-        text_add(t, "; no credentials were found, the request went unsigned (looked at: %s)", ans->credentials->looked_at);
+        text_add(t, "; no credentials were found, the request went unsigned (looked at: %s)",
+                 ans->credentials->looked_at);
     if (strcmp(f->code, "RequestTimeTooSkewed") == 0)
         text_add(t, "; the clock of this machine is wrong%s%.40s", date ? ", the store's says " : "", date ? date : "");
 }
@@ -163,8 +166,8 @@ static void add_advice(struct error_text *t, const sf_s3_answer *ans, const sf_s
 /* Everything that ends an attempt comes by here. */
 static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const struct error_text *t)
 {
-    bool was_new = (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE) && (op->create_only || op->if_match) &&
-                   rc == SF_CONFLICT;
+    bool was_new = (op->verb == SF_STORE_PUT || op->verb == SF_STORE_MULTIPART_COMPLETE) &&
+                   (op->create_only || op->if_match) && rc == SF_CONFLICT;
     bool was_open = op->verb == SF_STORE_MULTIPART_COMPLETE && rc == SF_NOT_FOUND;
     char count[48] = "";
 
@@ -178,7 +181,8 @@ static sf_status report(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, 
     return rc;
 }
 
-SF_PRINTF(4, 5) static sf_status answer_fail(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const char *fmt, ...)
+SF_PRINTF(4, 5)
+static sf_status answer_fail(const sf_s3_answer *ans, sf_store_op *op, sf_status rc, const char *fmt, ...)
 {
     struct error_text t = {.n = 0};
     char what[400];
@@ -201,20 +205,33 @@ static sf_status status_of(long http, const char *code)
         const char *code;
         sf_status rc;
     } codes[] = {
-        {"NoSuchKey", SF_NOT_FOUND},        {"NoSuchBucket", SF_NOT_FOUND},
-        {"NoSuchUpload", SF_NOT_FOUND},     {"AccessDenied", SF_DENIED},
-        {"InvalidAccessKeyId", SF_DENIED},  {"SignatureDoesNotMatch", SF_DENIED},
+        {"NoSuchKey", SF_NOT_FOUND},
+        {"NoSuchBucket", SF_NOT_FOUND},
+        {"NoSuchUpload", SF_NOT_FOUND},
+        {"AccessDenied", SF_DENIED},
+        {"InvalidAccessKeyId", SF_DENIED},
+        {"SignatureDoesNotMatch", SF_DENIED},
         {"XAdminUserNotFound", SF_DENIED}, /* versitygw's word for the first, with 404 */
-        {"ExpiredToken", SF_DENIED},        {"InvalidToken", SF_DENIED},
-        {"ExpiredTokenException", SF_DENIED}, {"RequestExpired", SF_DENIED},
-        {"TokenRefreshRequired", SF_DENIED}, {"RequestTimeTooSkewed", SF_DENIED},
-        {"PreconditionFailed", SF_CONFLICT}, {"ConditionalRequestConflict", SF_CONFLICT},
-        {"OperationAborted", SF_CONFLICT},  {"SlowDown", SF_UNAVAILABLE},
-        {"RequestTimeout", SF_UNAVAILABLE}, {"InternalError", SF_UNAVAILABLE},
-        {"ServiceUnavailable", SF_UNAVAILABLE}, {"Throttling", SF_UNAVAILABLE},
-        {"ThrottlingException", SF_UNAVAILABLE}, {"RequestThrottled", SF_UNAVAILABLE},
-        {"TooManyRequests", SF_UNAVAILABLE}, {"NotImplemented", SF_UNSUPPORTED},
-        {"MethodNotAllowed", SF_UNSUPPORTED}, {"UnsupportedOperation", SF_UNSUPPORTED},
+        {"ExpiredToken", SF_DENIED},
+        {"InvalidToken", SF_DENIED},
+        {"ExpiredTokenException", SF_DENIED},
+        {"RequestExpired", SF_DENIED},
+        {"TokenRefreshRequired", SF_DENIED},
+        {"RequestTimeTooSkewed", SF_DENIED},
+        {"PreconditionFailed", SF_CONFLICT},
+        {"ConditionalRequestConflict", SF_CONFLICT},
+        {"OperationAborted", SF_CONFLICT},
+        {"SlowDown", SF_UNAVAILABLE},
+        {"RequestTimeout", SF_UNAVAILABLE},
+        {"InternalError", SF_UNAVAILABLE},
+        {"ServiceUnavailable", SF_UNAVAILABLE},
+        {"Throttling", SF_UNAVAILABLE},
+        {"ThrottlingException", SF_UNAVAILABLE},
+        {"RequestThrottled", SF_UNAVAILABLE},
+        {"TooManyRequests", SF_UNAVAILABLE},
+        {"NotImplemented", SF_UNSUPPORTED},
+        {"MethodNotAllowed", SF_UNSUPPORTED},
+        {"UnsupportedOperation", SF_UNSUPPORTED},
     };
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
@@ -276,8 +293,14 @@ static sf_refusal refusal_of(const sf_s3_answer *ans, const sf_store_op *op, sf_
 /* What servers say of a header or a parameter that they do not know, beside that it is not implemented. */
 static bool is_stranger(long status, const char *code)
 {
-    static const char *const codes[] = {"", "InvalidArgument", "InvalidRequest", "BadRequest", "UnsupportedArgument",
-                                        "UnsupportedHeader", "InvalidHeader", "UnsupportedParameter"};
+    static const char *const codes[] = {"",
+                                        "InvalidArgument",
+                                        "InvalidRequest",
+                                        "BadRequest",
+                                        "UnsupportedArgument",
+                                        "UnsupportedHeader",
+                                        "InvalidHeader",
+                                        "UnsupportedParameter"};
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
         if (strcmp(code, codes[i]) == 0)
@@ -322,7 +345,8 @@ static sf_status read_fault(sf_s3_answer *ans, sf_store_op *op, const sf_s3_faul
         rc = SF_CONFLICT; /* what was to be replaced is gone */
     set_retry(ans, rc);
     if (op->verb == SF_STORE_PUT && strcmp(f->code, "ConditionalRequestConflict") == 0)
-        ans->retry = true; /* another one is at it: the next attempt tells how that ended. An upload has to begin again then */
+        ans->retry =
+            true; /* another one is at it: the next attempt tells how that ended. An upload has to begin again then */
     ans->refusal = refusal_of(ans, op, rc, f->code);
     add_fault(&t, ans, f);
     add_advice(&t, ans, op, f);
@@ -401,7 +425,8 @@ static sf_status read_part(sf_s3_answer *ans, sf_store_op *op, const sf_allocato
         len = len < cr.total ? len : cr.total;
         off = cr.total - len;
     } else {
-        uint64_t end = cr.total == SF_STORE_ALL && cr.last - cr.first + 1 < len ? cr.last + 1 : cr.total; /* all that there is */
+        uint64_t end =
+            cr.total == SF_STORE_ALL && cr.last - cr.first + 1 < len ? cr.last + 1 : cr.total; /* all that there is */
 
         if (off < end && len > end - off)
             return answer_fail(ans, op, SF_CORRUPT, "bytes %llu + %llu wanted, the object has %llu", (ull)off, (ull)len,
@@ -548,7 +573,8 @@ static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_alloc
     case SF_STORE_GET_SUFFIX:
         rc = take_etag(ans, op);
         if (rc == SF_OK && op->if_match && !sf__store_etag_same(op->etag, op->if_match))
-            rc = answer_fail(ans, op, SF_CONFLICT, "ETag %s, %s was asked for", op->etag, op->if_match); /* a cache ignores it */
+            rc = answer_fail(ans, op, SF_CONFLICT, "ETag %s, %s was asked for", op->etag,
+                             op->if_match); /* a cache ignores it */
         if (rc != SF_OK)
             return rc;
         if (status == 200)
@@ -604,7 +630,8 @@ static sf_status read_longer(const sf_s3_answer *ans, sf_store_op *op)
     if (!parse_length(header(ans, "content-length"), &op->longer) || op->longer <= op->max_bytes)
         op->longer = SF_STORE_ALL;
     return op->longer == SF_STORE_ALL
-               ? answer_fail(ans, op, SF_CORRUPT, "object of more than the %llu bytes expected at most", (ull)op->max_bytes)
+               ? answer_fail(ans, op, SF_CORRUPT, "object of more than the %llu bytes expected at most",
+                             (ull)op->max_bytes)
                : answer_fail(ans, op, SF_CORRUPT, "object of %llu bytes, at most %llu expected", (ull)op->longer,
                              (ull)op->max_bytes);
 }

@@ -22,7 +22,7 @@ static bool is(const char *a, const char *b)
 struct page_reader {
     sf_s3_page page;
     size_t cap;
-    sf_store_entry item;   /* of the open <Contents> */
+    sf_store_entry item; /* of the open <Contents> */
     bool has_size;
     bool is_list, encoded; /* the root is the right one; <EncodingType> may stand behind the keys */
     bool truncated;
@@ -149,7 +149,8 @@ static bool objects_ascend(const sf_s3_page *page)
 static sf_status page_mark(struct page_reader *p, const sf_allocator *a, sf_error *err)
 {
     const char *last = p->marker && p->marker[0] ? p->marker
-                       : p->page.entry_count > 0 ? p->page.entries[p->page.entry_count - 1].key : "";
+                       : p->page.entry_count > 0 ? p->page.entries[p->page.entry_count - 1].key
+                                                 : "";
 
     if (!last[0])
         return sf_fail(err, SF_CORRUPT, "XML: the listing goes on, but does not say where");

@@ -10,8 +10,8 @@
 typedef struct sf_s3_page {
     sf_store_entry *entries; /* ascending by key */
     size_t entry_count;
-    char *next;              /* NULL on the last page */
-    bool unsorted;           /* objects did not come so: what follows may lie anywhere */
+    char *next;    /* NULL on the last page */
+    bool unsorted; /* objects did not come so: what follows may lie anywhere */
 } sf_s3_page;
 
 /* The key behind which a page goes on, when that is how its `next` says it; NULL: it is the server's own token. */

@@ -99,7 +99,8 @@ static void write_uploads_again(const sf_s3_uploads *page)
         sf__strbuf_puts(&b, "</NextKeyMarker>");
     }
     sf__strbuf_puts(&b, "</ListMultipartUploadsResult>");
-    if (sf__s3_xml_uploads(sf_bytes_of(b.s, b.n), "", &again, a, NULL) != SF_OK || again.upload_count != page->upload_count)
+    if (sf__s3_xml_uploads(sf_bytes_of(b.s, b.n), "", &again, a, NULL) != SF_OK ||
+        again.upload_count != page->upload_count)
         abort();
     for (size_t i = 0; i < page->upload_count; i++)
         if (strcmp(page->uploads[i].key, again.uploads[i].key) != 0)
@@ -157,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 4:
         if (sf__s3_xml_completed(body, etag, &fault, a, &err) == SF_OK ? !memchr(etag, '\0', sizeof(etag))
-                                                                         : strcmp(etag, "unset") != 0)
+                                                                       : strcmp(etag, "unset") != 0)
             abort();
         check_fault(&fault);
         break;

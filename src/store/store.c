@@ -16,8 +16,7 @@
 
 static atomic_uint_fast64_t serials;
 
-bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop,
-                    const sf_allocator *a)
+bool sf__store_init(sf_store *store, const sf_store_vtable *vtable, const char *url, sf_loop *loop, const sf_allocator *a)
 {
     store->vtable = vtable;
     store->alloc = a;
@@ -98,7 +97,8 @@ void sf__store_note_time(sf_store *store, int64_t then_us, int64_t within_us)
 
     if (ahead_us < 0)
         ahead_us = ahead_us + within_us < 0 ? ahead_us + within_us : 0;
-    atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us, memory_order_relaxed);
+    atomic_store_explicit(&store->ahead_us, ahead_us > -2000000 && ahead_us < 2000000 ? 0 : ahead_us,
+                          memory_order_relaxed);
     atomic_store_explicit(&store->has_told_time, true, memory_order_release);
 }
 
@@ -138,10 +138,12 @@ static sf_status check_op(const sf_store_op *op, sf_error *e)
         return op->len == 0 || op->len == SF_STORE_ALL ? sf_fail(e, SF_INVALID, "empty suffix") : SF_OK;
     case SF_STORE_PUT:
         return op->create_only && op->if_match
-                   ? sf_fail(e, SF_INVALID, "an object cannot be new and have a known version") : SF_OK;
+                   ? sf_fail(e, SF_INVALID, "an object cannot be new and have a known version")
+                   : SF_OK;
     case SF_STORE_DELETE_MANY:
         return op->key_count == 0 || op->key_count > 1000
-                   ? sf_fail(e, SF_INVALID, "a batch has 1 to 1000 objects, not %zu", op->key_count) : SF_OK;
+                   ? sf_fail(e, SF_INVALID, "a batch has 1 to 1000 objects, not %zu", op->key_count)
+                   : SF_OK;
     case SF_STORE_MULTIPART_PART:
     case SF_STORE_MULTIPART_COMPLETE:
     case SF_STORE_MULTIPART_ABORT:

@@ -12,8 +12,8 @@ typedef enum sf_store_verb {
     SF_STORE_GET,        /* [off, off + len); whole object when len is SF_STORE_ALL and off is 0 */
     SF_STORE_GET_SUFFIX, /* the last len bytes, or the whole object when it is shorter */
     SF_STORE_PUT,
-    SF_STORE_LIST,       /* one page; sf__store_list_all() collects all pages */
-    SF_STORE_DELETE,     /* a missing object is success */
+    SF_STORE_LIST,        /* one page; sf__store_list_all() collects all pages */
+    SF_STORE_DELETE,      /* a missing object is success */
     SF_STORE_DELETE_MANY, /* keys[]; at most 1000 */
     SF_STORE_MULTIPART_CREATE,
     SF_STORE_MULTIPART_PART,
@@ -46,32 +46,32 @@ typedef struct sf_store sf_store;
  * sf__store_op_cleanup() when finished with the results. */
 typedef struct sf_store_op {
     sf_store_verb verb;
-    const char *key; /* object, or prefix to list (uploads, too), relative to the store's root */
-    uint64_t off, len;       /* MULTIPART_PART: `off` is where the part lies in the object */
-    uint64_t max_bytes;      /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
+    const char *key;    /* object, or prefix to list (uploads, too), relative to the store's root */
+    uint64_t off, len;  /* MULTIPART_PART: `off` is where the part lies in the object */
+    uint64_t max_bytes; /* GET*: refuse (SF_CORRUPT, `longer`) a body above this; 0 means `len` is the bound */
     /* GET of all, optional. Loop thread, from stores that learn of the length before the bytes: the object has so many, more than
      * max_bytes. True: it may come, and max_bytes is that now. */
     bool (*grow)(struct sf_store_op *op, uint64_t bytes);
-    const char *if_match;    /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
+    const char *if_match; /* PUT: replace only this ETag; GET: fail with SF_CONFLICT when it changed */
     const char *if_none_match; /* GET of all: an object that still has this ETag need not come, see `not_modified`. A wish: file stores,
                                 whose ETags are made of times, and servers that know no conditions send it */
-    bool create_only;        /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that knows no conditions is
-                                asked for the object before it is put; completing goes without, its callers have looked */
-    bool once;               /* GET*: one attempt, with the credentials that there are: somebody else asks for the same */
-    bool strict;             /* PUT with create_only: where the store has no conditions, SF_UNSUPPORTED instead of a look that
-                                two writers at the same instant both pass */
+    bool create_only; /* PUT, MULTIPART_COMPLETE: SF_CONFLICT when the object exists. An S3 that knows no conditions is
+                         asked for the object before it is put; completing goes without, its callers have looked */
+    bool once;        /* GET*: one attempt, with the credentials that there are: somebody else asks for the same */
+    bool strict;      /* PUT with create_only: where the store has no conditions, SF_UNSUPPORTED instead of a look that
+                         two writers at the same instant both pass */
     const char *content_type; /* PUT, MULTIPART_CREATE */
-    sf_bytes body;           /* PUT, MULTIPART_PART */
-    uint8_t md5[16];         /* of the body, with has_md5: see sf__store_op_digest() */
+    sf_bytes body;            /* PUT, MULTIPART_PART */
+    uint8_t md5[16];          /* of the body, with has_md5: see sf__store_op_digest() */
     bool has_md5;
     const char *const *keys; /* DELETE_MANY; also MULTIPART_COMPLETE: ETags of parts 1.. */
     size_t key_count;
-    bool tidy;               /* DELETE*, MULTIPART_ABORT: of files, the folders of a run that this empties go, too */
-    const char *upload_id;   /* MULTIPART_* but CREATE; MULTIPART_LIST: `upload_id_out` of the page before, or NULL */
-    uint32_t part_number;    /* from 1 */
-    const char *delimiter;   /* LIST: "/" or NULL */
-    const char *start_after; /* LIST: first page begins behind this key */
-    const char *until;       /* LIST: what this key and those behind it name may be left out; or NULL */
+    bool tidy;                /* DELETE*, MULTIPART_ABORT: of files, the folders of a run that this empties go, too */
+    const char *upload_id;    /* MULTIPART_* but CREATE; MULTIPART_LIST: `upload_id_out` of the page before, or NULL */
+    uint32_t part_number;     /* from 1 */
+    const char *delimiter;    /* LIST: "/" or NULL */
+    const char *start_after;  /* LIST: first page begins behind this key */
+    const char *until;        /* LIST: what this key and those behind it name may be left out; or NULL */
     const char *continuation; /* LIST, MULTIPART_LIST: `next` of the page before, or NULL */
     uint64_t deadline_ns;
     void (*done)(struct sf_store_op *op);
@@ -79,25 +79,25 @@ typedef struct sf_store_op {
     /* how it ended: never NULL, valid inside `done` only; names method, object, HTTP status, S3 code, request id */
     const sf_error *error;
     /* results; valid when that is SF_OK */
-    sf_buf *data;        /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
-    bool not_modified;   /* GET with if_none_match: it has that ETag; `data` is empty */
+    sf_buf *data;      /* GET*: never NULL on success (an empty object gives an empty buffer). Detach by setting NULL */
+    bool not_modified; /* GET with if_none_match: it has that ETag; `data` is empty */
     uint64_t object_size; /* HEAD, GET*: size of the whole object; of a range, and when not modified, SF_STORE_ALL if not told */
     char etag[128];      /* HEAD, GET*, PUT, MULTIPART_PART: with quotes as the store gave it; "" when it gave none */
     char *upload_id_out; /* MULTIPART_CREATE; MULTIPART_LIST: goes with `next` */
     sf_store_entry *entries; /* LIST: ascending by key */
     size_t entry_count;
-    bool unsorted;           /* LIST: the store has not sorted them, so pages may come in any order */
+    bool unsorted;            /* LIST: the store has not sorted them, so pages may come in any order */
     sf_store_upload *uploads; /* MULTIPART_LIST: in no order */
     size_t upload_count;
-    char *next;          /* LIST, MULTIPART_LIST: continuation of the next page, NULL on the last */
-    void *impl;          /* the store's, with `task` */
-    sf_store *store;     /* set by sf__store_submit() */
-    bool refused;        /* never reached the store: the check of the inputs failed, or the store is not asked such a thing */
-    uint64_t longer;     /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
-                            SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason. GET_SUFFIX, with
-                            SF_IO: the store ignores ranges, and all of the object is too long */
-    bool may_be_ours;    /* PUT, MULTIPART_COMPLETE: an attempt of this very operation, whose answer was lost, may be the
-                            reason for SF_CONFLICT, or for the upload that is SF_NOT_FOUND */
+    char *next;      /* LIST, MULTIPART_LIST: continuation of the next page, NULL on the last */
+    void *impl;      /* the store's, with `task` */
+    sf_store *store; /* set by sf__store_submit() */
+    bool refused; /* never reached the store: the check of the inputs failed, or the store is not asked such a thing */
+    uint64_t longer;  /* GET of all, with SF_CORRUPT: the object has so many bytes, which is more than max_bytes;
+                         SF_STORE_ALL: more, it was not told how many; 0: corrupt for another reason. GET_SUFFIX, with
+                         SF_IO: the store ignores ranges, and all of the object is too long */
+    bool may_be_ours; /* PUT, MULTIPART_COMPLETE: an attempt of this very operation, whose answer was lost, may be the
+                         reason for SF_CONFLICT, or for the upload that is SF_NOT_FOUND */
     const sf_error *posted; /* of sf__store_op_finish_later(), until `task` runs; NULL: it ends well */
     sf_task task;
 } sf_store_op;
@@ -185,14 +185,14 @@ typedef struct sf_store_listing {
     const char *prefix, *delimiter, *start_after;
     const char *until; /* no page is asked for behind one that reaches this key, of which there may be more then; or NULL */
     uint64_t deadline_ns;
-    size_t max_pages;  /* 0 = all (bounded by SF_LIMIT_LIST_PAGES) */
+    size_t max_pages; /* 0 = all (bounded by SF_LIMIT_LIST_PAGES) */
     void (*done)(struct sf_store_listing *l);
     void *ctx;
     const sf_error *error; /* never NULL, valid inside `done` only */
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
-    bool truncated; /* max_pages or `until` was reached, and there is more */
-    bool unsorted;  /* the store does not sort: pages are in no order, and `until` ends nothing */
+    bool truncated;            /* max_pages or `until` was reached, and there is more */
+    bool unsorted;             /* the store does not sort: pages are in no order, and `until` ends nothing */
     const sf_allocator *alloc; /* private from here; of the entries, which may outlive the store */
     sf_store_op op;
     size_t pages;   /* asked for */

@@ -36,10 +36,10 @@ struct sf_upload {
     sf_error error; /* FAILED: why */
     uint64_t size;
     char *upload_id;
-    bool ours;    /* the object, if it is there: no other writer can have stored it and rely on it */
-    bool unsure;  /* an answer was lost; the object's size will tell */
-    char **etags; /* of parts 1 .. part_count */
-    uint32_t part_count;   /* sent */
+    bool ours;           /* the object, if it is there: no other writer can have stored it and rely on it */
+    bool unsure;         /* an answer was lost; the object's size will tell */
+    char **etags;        /* of parts 1 .. part_count */
+    uint32_t part_count; /* sent */
     size_t etag_cap;
     struct slot *slots; /* part n uses slot (n - 1) % slot_count, when part n - slot_count is home */
     uint32_t slot_count;
@@ -354,8 +354,7 @@ static sf_status verify(sf_upload *u, sf_upload_result *r, sf_error *err)
         rc = sf_fail(err, SF_CORRUPT, "%s/%s: %llu bytes were uploaded, the store has %llu", u->store->url, u->key,
                      (unsigned long long)u->size, (unsigned long long)op.object_size);
     } else if (rc == SF_OK && !sf__store_etag_same(op.etag, r->etag)) {
-        rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag,
-                     op.etag);
+        rc = sf_fail(err, SF_CORRUPT, "%s/%s: uploaded as %s, the store has %s", u->store->url, u->key, r->etag, op.etag);
     }
     memcpy(r->etag, op.etag, sizeof(r->etag));
     r->size = op.object_size;

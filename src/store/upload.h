@@ -11,15 +11,14 @@
 #define SF_UPLOAD_PARTS_PER_SIZE 1000u
 
 typedef struct sf_upload_options {
-    uint64_t part_bytes;      /* of the first parts */
-    uint32_t parts_in_flight; /* 1 .. 64 */
-    int64_t timeout_ms;       /* of each request, retries included */
+    uint64_t part_bytes;          /* of the first parts */
+    uint32_t parts_in_flight;     /* 1 .. 64 */
+    int64_t timeout_ms;           /* of each request, retries included */
     const sf_cancel_flag *cancel; /* may be NULL; must outlive the upload */
-    bool create_only;         /* SF_CONFLICT when the object exists; it stays then. Where a store cannot complete
-                                 parts on a condition: as near as a look before */
+    bool create_only;             /* SF_CONFLICT when the object exists; it stays then. Where a store cannot complete
+                                     parts on a condition: as near as a look before */
 } sf_upload_options;
-#define SF_UPLOAD_OPTIONS_INIT                                                                               \
-    {.part_bytes = SF_UPLOAD_PART_BYTES, .parts_in_flight = 3, .timeout_ms = 120000}
+#define SF_UPLOAD_OPTIONS_INIT {.part_bytes = SF_UPLOAD_PART_BYTES, .parts_in_flight = 3, .timeout_ms = 120000}
 
 typedef struct sf_upload sf_upload;
 

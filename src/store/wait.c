@@ -5,8 +5,8 @@
 #include "base/error.h"
 
 /* *kept is how it ended; it is told and dropped. */
-static sf_status report(const sf_error **kept, sf_wait_end end, const char *verb, const sf_store *store, const char *key,
-                        sf_error *err)
+static sf_status report(const sf_error **kept, sf_wait_end end, const char *verb, const sf_store *store,
+                        const char *key, sf_error *err)
 {
     bool late = end == SF_WAIT_LATE && *kept && (*kept)->code == SF_CANCELLED;
     uint32_t attempts = late ? (*kept)->attempts : 0;

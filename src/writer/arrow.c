@@ -5,7 +5,7 @@
 /* What is read of a stream. */
 struct arrow_columns {
     sf_arrow_column key, value;
-    sf_arrow_json json; /* in place of `value` */
+    sf_arrow_json json;       /* in place of `value` */
     sf_arrow_column *routing; /* of CEL, those that the stream has */
     sf_routing_value *values; /* theirs, of the present row */
     sf_routing_context context;
@@ -33,7 +33,8 @@ static sf_status take_routing(const struct ArrowSchema *schema, const sf_cel_sha
     return rc;
 }
 
-static sf_status take_schema(const struct ArrowSchema *schema, const sf_arrow_rows *r, struct arrow_columns *c, sf_error *err)
+static sf_status take_schema(const struct ArrowSchema *schema, const sf_arrow_rows *r, struct arrow_columns *c,
+                             sf_error *err)
 {
     char type[64];
     sf_status rc;
@@ -90,7 +91,8 @@ static sf_status key_at(const sf_arrow_rows *r, sf_arrow_column *c, int64_t row,
 }
 
 /* A null is one: what no column takes, and what an expression need not ask for. */
-static sf_status routing_value_at(const sf_arrow_rows *r, sf_arrow_column *c, int64_t row, sf_routing_value *out, sf_error *err)
+static sf_status routing_value_at(const sf_arrow_rows *r, sf_arrow_column *c, int64_t row, sf_routing_value *out,
+                                  sf_error *err)
 {
     const sf_arrow_level *l = sf_arrow_leaf(c);
     int64_t at = 0;

@@ -8,8 +8,8 @@
 
 const char *sf__arrow_role_name(const sf_arrow_column *c)
 {
-    static const char *const names[] = {[SF_ARROW_KEY] = "key", [SF_ARROW_VALUE] = "value", [SF_ARROW_ROUTING] = "routing",
-                                        [SF_ARROW_MEMBER] = "value"};
+    static const char *const names[] = {
+        [SF_ARROW_KEY] = "key", [SF_ARROW_VALUE] = "value", [SF_ARROW_ROUTING] = "routing", [SF_ARROW_MEMBER] = "value"};
 
     return names[c->role];
 }
@@ -71,19 +71,20 @@ static sf_status fail_missing(const struct ArrowSchema *schema, const char *role
 
     for (; i < schema->n_children && strlen(sf_arrow_name(schema, i)) + n < sizeof(names) - 8; i++)
         n += (size_t)snprintf(names + n, sizeof(names) - n, "%s'%s'", i > 0 ? ", " : "", sf_arrow_name(schema, i));
-    return sf_fail(err, SF_INVALID, "the rows have no %s column%s%s%s among %lld%s%s%s", role, name ? " '" : "", name ? name : "",
-                   name ? "'" : "", (long long)schema->n_children, n > 0 ? ": " : "", names, n > 0 && i < schema->n_children ? ", ..." : "");
+    return sf_fail(err, SF_INVALID, "the rows have no %s column%s%s%s among %lld%s%s%s", role, name ? " '" : "",
+                   name ? name : "", name ? "'" : "", (long long)schema->n_children, n > 0 ? ": " : "", names,
+                   n > 0 && i < schema->n_children ? ", ..." : "");
 }
 
-sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *name, int64_t otherwise, sf_arrow_column *out,
-                                sf_error *err)
+sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *name, int64_t otherwise,
+                                sf_arrow_column *out, sf_error *err)
 {
     int64_t found = name ? place_of(schema, name) : otherwise;
     size_t count = name ? sf__arrow_columns_named(schema, name) : 1;
 
     if (count > 1)
-        return sf_fail(err, SF_INVALID, "the rows have %zu columns '%s': which is the %s? Rename the others", count, name,
-                       sf__arrow_role_name(out));
+        return sf_fail(err, SF_INVALID, "the rows have %zu columns '%s': which is the %s? Rename the others", count,
+                       name, sf__arrow_role_name(out));
     if (found >= schema->n_children)
         return fail_missing(schema, sf__arrow_role_name(out), name, err);
     out->index = found;
@@ -101,7 +102,8 @@ static sf_status fail_type(const sf_arrow_column *c, sf_error *err)
                                          [SF_ARROW_ROUTING] = "neither bool, number, text nor binary",
                                          [SF_ARROW_MEMBER] = "neither bool, integer, floating-point number nor text"};
 
-    return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is %s", sf__arrow_role_name(c), c->name, c->type, wanted[c->role]);
+    return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is %s", sf__arrow_role_name(c), c->name, c->type,
+                   wanted[c->role]);
 }
 
 bool sf__arrow_column_fits(const sf_arrow_column *c)
@@ -122,7 +124,8 @@ bool sf__arrow_column_fits(const sf_arrow_column *c)
     case SF_ARROW_ROUTING:
         return true;
     default:
-        return layout == SF_ARROW_NULL || is_integer(sf_arrow_leaf(c)) || is_bool_or_float || sf_arrow_leaf(c)->type.is_text;
+        return layout == SF_ARROW_NULL || is_integer(sf_arrow_leaf(c)) || is_bool_or_float ||
+               sf_arrow_leaf(c)->type.is_text;
     }
 }
 
@@ -139,7 +142,8 @@ bool sf__arrow_decimal(const sf_arrow_level *l, int64_t i, sf_key *out)
 {
     const uint8_t *p = (const uint8_t *)l->array->buffers[1] + (size_t)i * l->type.width;
     int64_t low = sf_arrow_load_int(p, l->type.width < 8 ? l->type.width : 8);
-    bool negative = (p[l->type.width - 1] & 0x80) != 0; /* the C interface is of the machine's own order; so far little-endian */
+    bool negative =
+        (p[l->type.width - 1] & 0x80) != 0; /* the C interface is of the machine's own order; so far little-endian */
 
     for (size_t k = 8; k < l->type.width; k++)
         if (p[k] != (negative ? 0xff : 0))
@@ -159,7 +163,8 @@ static sf_bytes view_at(const struct ArrowArray *a, int64_t i)
 
     if (n <= 12)
         return sf_bytes_of(view + 4, n);
-    return sf_bytes_of((const uint8_t *)a->buffers[2 + sf_arrow_load_int(view + 8, 4)] + sf_arrow_load_int(view + 12, 4), n);
+    return sf_bytes_of((const uint8_t *)a->buffers[2 + sf_arrow_load_int(view + 8, 4)] + sf_arrow_load_int(view + 12, 4),
+                       n);
 }
 
 sf_bytes sf__arrow_bytes(const sf_arrow_level *l, int64_t i)
@@ -280,7 +285,8 @@ sf_status sf__arrow_column_enter(sf_arrow_column *c, const struct ArrowArray *ba
     if (!sf__arrow_column_fits(c))
         return fail_type(c, err);
     if (!enter_batch(c, batch))
-        return sf_fail(err, SF_INVALID, "an Arrow batch has another %s column '%s' than its schema, in which it has type %s",
+        return sf_fail(err, SF_INVALID,
+                       "an Arrow batch has another %s column '%s' than its schema, in which it has type %s",
                        sf__arrow_role_name(c), c->name, c->type);
     return SF_OK;
 }

@@ -21,7 +21,12 @@ typedef struct sf_arrow_level {
     int64_t run; /* the run found last: rows come in order */
 } sf_arrow_level;
 
-typedef enum sf_arrow_role { SF_ARROW_KEY, SF_ARROW_VALUE, SF_ARROW_ROUTING, SF_ARROW_MEMBER /* of a JSON object */ } sf_arrow_role;
+typedef enum sf_arrow_role {
+    SF_ARROW_KEY,
+    SF_ARROW_VALUE,
+    SF_ARROW_ROUTING,
+    SF_ARROW_MEMBER /* of a JSON object */
+} sf_arrow_role;
 
 typedef struct sf_arrow_column {
     int64_t index; /* of the child */
@@ -43,8 +48,8 @@ static inline const char *sf_arrow_name(const struct ArrowSchema *schema, int64_
 /* How many columns of the name a stream has. */
 size_t sf__arrow_columns_named(const struct ArrowSchema *schema, const char *name);
 /* The column of `name` (NULL: number `otherwise`) for out->role, whatever its type. SF_INVALID: none, or more than one. */
-sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *name, int64_t otherwise, sf_arrow_column *out,
-                                sf_error *err) SF_MUST_USE;
+sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *name, int64_t otherwise,
+                                sf_arrow_column *out, sf_error *err) SF_MUST_USE;
 /* Whether its role takes its type. */
 bool sf__arrow_column_fits(const sf_arrow_column *c);
 /* "key", "value" or "routing". */

@@ -70,12 +70,32 @@ static bool simple_name(const char *format, char *out, size_t n)
     static const struct {
         const char *format, *name;
     } names[] = {
-        {"n", "null"},           {"b", "bool"},         {"c", "int8"},          {"C", "uint8"},  {"s", "int16"},
-        {"S", "uint16"},         {"i", "int32"},        {"I", "uint32"},        {"l", "int64"},  {"L", "uint64"},
-        {"e", "halffloat"},      {"f", "float"},        {"g", "double"},        {"z", "binary"}, {"Z", "large_binary"},
-        {"vz", "binary_view"},   {"u", "string"},       {"U", "large_string"},  {"vu", "string_view"},
-        {"+l", "list"},          {"+L", "large_list"},  {"+vl", "list_view"},   {"+vL", "large_list_view"},
-        {"+s", "struct"},        {"+m", "map"},         {"+r", "run_end_encoded"},
+        {"n", "null"},
+        {"b", "bool"},
+        {"c", "int8"},
+        {"C", "uint8"},
+        {"s", "int16"},
+        {"S", "uint16"},
+        {"i", "int32"},
+        {"I", "uint32"},
+        {"l", "int64"},
+        {"L", "uint64"},
+        {"e", "halffloat"},
+        {"f", "float"},
+        {"g", "double"},
+        {"z", "binary"},
+        {"Z", "large_binary"},
+        {"vz", "binary_view"},
+        {"u", "string"},
+        {"U", "large_string"},
+        {"vu", "string_view"},
+        {"+l", "list"},
+        {"+L", "large_list"},
+        {"+vl", "list_view"},
+        {"+vL", "large_list_view"},
+        {"+s", "struct"},
+        {"+m", "map"},
+        {"+r", "run_end_encoded"},
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -114,10 +134,10 @@ static const struct {
     const char *format;
     sf_arrow_format is;
 } formats[] = {
-    {"c", {SF_ARROW_INT, 1, false}},      {"s", {SF_ARROW_INT, 2, false}},  {"i", {SF_ARROW_INT, 4, false}},
-    {"l", {SF_ARROW_INT, 8, false}},      {"C", {SF_ARROW_UINT, 1, false}}, {"S", {SF_ARROW_UINT, 2, false}},
-    {"I", {SF_ARROW_UINT, 4, false}},     {"L", {SF_ARROW_UINT, 8, false}}, {"u", {SF_ARROW_OFFSET32, 0, true}},
-    {"U", {SF_ARROW_OFFSET64, 0, true}},  {"vu", {SF_ARROW_VIEW, 0, true}}, {"z", {SF_ARROW_OFFSET32, 0, false}},
+    {"c", {SF_ARROW_INT, 1, false}},      {"s", {SF_ARROW_INT, 2, false}},   {"i", {SF_ARROW_INT, 4, false}},
+    {"l", {SF_ARROW_INT, 8, false}},      {"C", {SF_ARROW_UINT, 1, false}},  {"S", {SF_ARROW_UINT, 2, false}},
+    {"I", {SF_ARROW_UINT, 4, false}},     {"L", {SF_ARROW_UINT, 8, false}},  {"u", {SF_ARROW_OFFSET32, 0, true}},
+    {"U", {SF_ARROW_OFFSET64, 0, true}},  {"vu", {SF_ARROW_VIEW, 0, true}},  {"z", {SF_ARROW_OFFSET32, 0, false}},
     {"Z", {SF_ARROW_OFFSET64, 0, false}}, {"vz", {SF_ARROW_VIEW, 0, false}}, {"n", {SF_ARROW_NULL, 0, false}},
     {"b", {SF_ARROW_BOOL, 0, false}},     {"f", {SF_ARROW_FLOAT, 4, false}}, {"g", {SF_ARROW_FLOAT, 8, false}},
 };

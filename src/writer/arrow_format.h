@@ -6,18 +6,18 @@
 
 /* How a column's values lie in its buffers. */
 typedef enum sf_arrow_layout {
-    SF_ARROW_INT,     /* signed, `width` bytes each */
+    SF_ARROW_INT, /* signed, `width` bytes each */
     SF_ARROW_UINT,
-    SF_ARROW_DECIMAL, /* signed, without places behind the point, `width` bytes each */
-    SF_ARROW_BOOL,    /* a bit each */
-    SF_ARROW_FLOAT,   /* `width` bytes each, 4 or 8 */
-    SF_ARROW_FIXED,   /* `width` bytes each */
+    SF_ARROW_DECIMAL,  /* signed, without places behind the point, `width` bytes each */
+    SF_ARROW_BOOL,     /* a bit each */
+    SF_ARROW_FLOAT,    /* `width` bytes each, 4 or 8 */
+    SF_ARROW_FIXED,    /* `width` bytes each */
     SF_ARROW_OFFSET32, /* buffer 1: int32 offsets into buffer 2 */
     SF_ARROW_OFFSET64,
-    SF_ARROW_VIEW,    /* buffer 1: 16 bytes each: length, then the bytes or where they are */
-    SF_ARROW_NULL,    /* no buffers: every row is null */
-    SF_ARROW_INDEX,   /* a dictionary's: integers as `width` and `is_signed` say, into the next level */
-    SF_ARROW_RUNS     /* run ends of `width` bytes, one for each value of the next level */
+    SF_ARROW_VIEW,  /* buffer 1: 16 bytes each: length, then the bytes or where they are */
+    SF_ARROW_NULL,  /* no buffers: every row is null */
+    SF_ARROW_INDEX, /* a dictionary's: integers as `width` and `is_signed` say, into the next level */
+    SF_ARROW_RUNS   /* run ends of `width` bytes, one for each value of the next level */
 } sf_arrow_layout;
 
 typedef struct sf_arrow_format {

@@ -90,8 +90,8 @@ static sf_status add_member(sf_arrow_json *j, const struct ArrowSchema *schema, 
     return j->prefixes.failed ? sf_fail(err, SF_NOMEM, "names of columns") : SF_OK;
 }
 
-sf_status sf__arrow_json_init(sf_arrow_json *j, const struct ArrowSchema *schema, const sf_arrow_members *wanted, const sf_allocator *a,
-                              sf_error *err)
+sf_status sf__arrow_json_init(sf_arrow_json *j, const struct ArrowSchema *schema, const sf_arrow_members *wanted,
+                              const sf_allocator *a, sf_error *err)
 {
     size_t count = count_of(schema, wanted);
     const char **names = sf__calloc(a, count + 1, sizeof(*names));

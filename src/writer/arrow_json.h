@@ -25,8 +25,8 @@ bool sf__arrow_json_takes(const struct ArrowSchema *schema, const sf_arrow_membe
 
 /* A column that the stream does not have is null in every row. SF_INVALID: two of a name, or a name that is no UTF-8; types are checked
  * when a batch has rows. The schema is not kept. Cleaned up in any case. */
-sf_status sf__arrow_json_init(sf_arrow_json *j, const struct ArrowSchema *schema, const sf_arrow_members *wanted, const sf_allocator *a,
-                              sf_error *err) SF_MUST_USE;
+sf_status sf__arrow_json_init(sf_arrow_json *j, const struct ArrowSchema *schema, const sf_arrow_members *wanted,
+                              const sf_allocator *a, sf_error *err) SF_MUST_USE;
 void sf__arrow_json_cleanup(sf_arrow_json *j); /* takes a zeroed one */
 sf_status sf__arrow_json_enter(sf_arrow_json *j, const struct ArrowArray *batch, sf_error *err) SF_MUST_USE;
 /* The object, until the next call. SF_BAD_ROW: text that is no UTF-8, an index outside of its dictionary. */

@@ -16,7 +16,7 @@ typedef struct sf_arrow_value {
 
 typedef struct sf_arrow_rows {
     const sf_allocator *alloc;
-    const char *key_column;   /* NULL: the first */
+    const char *key_column; /* NULL: the first */
     sf_arrow_value value;
     const sf_cel_shards *cel; /* NULL, or whose columns a key brings along */
     /* Both hold until it returns; what it returns other than SF_OK ends the reading. */
@@ -25,7 +25,7 @@ typedef struct sf_arrow_rows {
      * no row is left out. */
     sf_status (*refuse)(void *ctx, const sf_key *key, sf_status rc, sf_error *err);
     void *ctx;
-    uint64_t rows;            /* so far, for messages: the next one is row `rows` + 1 */
+    uint64_t rows; /* so far, for messages: the next one is row `rows` + 1 */
 } sf_arrow_rows;
 
 /* All rows of a stream. Releases it, however it ends. SF_BAD_ROW names the row, SF_INVALID the column or what the stream says of its

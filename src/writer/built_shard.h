@@ -18,8 +18,7 @@ typedef struct sf_built_shard {
     int64_t duration_ms;
 } sf_built_shard;
 
-static inline void sf__built_shard_cleanup(sf_built_shard *s,
-                                           const sf_allocator *a) /* takes a zeroed one and leaves one */
+static inline void sf__built_shard_cleanup(sf_built_shard *s, const sf_allocator *a) /* takes a zeroed one and leaves one */
 {
     sf__free(a, s->taken_from);
     sf__free(a, s->db_url);

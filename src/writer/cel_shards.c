@@ -63,9 +63,8 @@ static sf_status take_value(sf_cel_shards *s, const sf_routing_value *v, sf_erro
         return sf_fail(err, SF_INVALID, "routing_values must be int or str");
     }
     rc = sf__routing_values_add(&s->values, &value, &number, err);
-    return rc == SF_OK && number != expected
-               ? sf_fail(err, SF_INVALID, "routing_values must not contain duplicates")
-               : rc;
+    return rc == SF_OK && number != expected ? sf_fail(err, SF_INVALID, "routing_values must not contain duplicates")
+                                             : rc;
 }
 
 static sf_status take_values(sf_cel_shards *s, const sf_cel_sharding *given, sf_error *err)
@@ -73,8 +72,7 @@ static sf_status take_values(sf_cel_shards *s, const sf_cel_sharding *given, sf_
     sf_status rc = SF_OK;
 
     if ((unsigned)given->mode > SF_ROUTING_INFERRED)
-        return sf_fail(err, SF_INVALID, "there is no mode %d of CEL sharding: see sf_routing_mode",
-                       (int)given->mode);
+        return sf_fail(err, SF_INVALID, "there is no mode %d of CEL sharding: see sf_routing_mode", (int)given->mode);
     if (given->mode != SF_ROUTING_CATEGORICAL && given->value_count > 0)
         return sf_fail(err, SF_INVALID, "routing_values are given in categorical mode only");
     for (size_t i = 0; i < given->value_count && rc == SF_OK; i++)
@@ -89,9 +87,8 @@ static sf_status count_shards(sf_cel_shards *s, uint32_t num_dbs, sf_error *err)
     if (s->mode == SF_ROUTING_DIRECT)
         s->num_dbs = num_dbs;
     if (num_dbs > 0 && num_dbs != s->num_dbs)
-        return sf_fail(err, SF_INVALID,
-                       "sharding.num_dbs is %u, and the routing values make it %u: leave it at 0", num_dbs,
-                       s->num_dbs);
+        return sf_fail(err, SF_INVALID, "sharding.num_dbs is %u, and the routing values make it %u: leave it at 0",
+                       num_dbs, s->num_dbs);
     return SF_OK;
 }
 
@@ -119,8 +116,7 @@ static sf_status make_rule(sf_cel_shards *s, sf_error *err)
     sf_status rc = write_sharding(s, &text, err);
 
     if (rc == SF_OK)
-        rc = sf__cel_rule_new(&s->rule, sf_bytes_str(text), s->num_dbs > 0 ? s->num_dbs : SF_LIMIT_SHARDS,
-                              s->alloc, err);
+        rc = sf__cel_rule_new(&s->rule, sf_bytes_str(text), s->num_dbs > 0 ? s->num_dbs : SF_LIMIT_SHARDS, s->alloc, err);
     if (rc == SF_OK && s->num_dbs > 0)
         s->sharding_json = text;
     else
@@ -128,8 +124,8 @@ static sf_status make_rule(sf_cel_shards *s, sf_error *err)
     return rc;
 }
 
-sf_status sf__cel_shards_init(sf_cel_shards *s, const sf_cel_sharding *given, uint32_t num_dbs,
-                              const sf_allocator *a, sf_error *err)
+sf_status sf__cel_shards_init(sf_cel_shards *s, const sf_cel_sharding *given, uint32_t num_dbs, const sf_allocator *a,
+                              sf_error *err)
 {
     sf_cel_sharding known = SF_CEL_SHARDING_INIT;
     sf_status rc = sf__options_take(&known, sizeof(known), given, "CEL sharding", err);
@@ -239,12 +235,11 @@ static sf_status seal_direct(sf_cel_shards *s, bool (*has_rows)(const void *ctx,
     for (uint32_t n = 0; n < count; n++)
         distinct += has_rows(ctx, n);
     if (distinct < count)
-        return sf_fail(
-            err, SF_NO_ROUTE,
-            "CEL expression produced non-consecutive shard IDs: distinct count=%u, max+1=%u. Every number "
-            "from 0 to "
-            "the highest must occur; let values that are no such numbers be inferred as routing values",
-            distinct, count);
+        return sf_fail(err, SF_NO_ROUTE,
+                       "CEL expression produced non-consecutive shard IDs: distinct count=%u, max+1=%u. Every number "
+                       "from 0 to "
+                       "the highest must occur; let values that are no such numbers be inferred as routing values",
+                       distinct, count);
     s->num_dbs = count > 0 ? count : 1;
     return SF_OK;
 }
@@ -259,15 +254,14 @@ static sf_status seal_inferred(sf_cel_shards *s, uint32_t **places, sf_error *er
     return SF_OK;
 }
 
-sf_status sf__cel_shards_seal(sf_cel_shards *s, bool (*has_rows)(const void *ctx, uint32_t n),
-                              const void *ctx, uint32_t count, uint32_t **places, sf_error *err)
+sf_status sf__cel_shards_seal(sf_cel_shards *s, bool (*has_rows)(const void *ctx, uint32_t n), const void *ctx,
+                              uint32_t count, uint32_t **places, sf_error *err)
 {
     sf_status rc;
 
     *places = NULL;
     if (s->num_dbs > 0)
         return SF_OK;
-    rc = s->mode == SF_ROUTING_INFERRED ? seal_inferred(s, places, err)
-                                        : seal_direct(s, has_rows, ctx, count, err);
+    rc = s->mode == SF_ROUTING_INFERRED ? seal_inferred(s, places, err) : seal_direct(s, has_rows, ctx, count, err);
     return rc == SF_OK ? write_sharding(s, &s->sharding_json, err) : rc;
 }

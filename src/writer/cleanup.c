@@ -199,7 +199,8 @@ static sf_status remove_stored_manifest(struct cleanup *c, const sf_manifest_fac
 {
     const sf_manifest_store *store = c->site->manifests;
     sf_error e = SF_ERROR_INIT;
-    sf_leftover *l = note_url(c, SF_LEFTOVER_MANIFEST, m->run_id, sf__asprintf(c->site->rt->alloc, "%s#%s", store->name, m->ref));
+    sf_leftover *l =
+        note_url(c, SF_LEFTOVER_MANIFEST, m->run_id, sf__asprintf(c->site->rt->alloc, "%s#%s", store->name, m->ref));
     sf_status rc;
 
     if (!l)
@@ -247,8 +248,7 @@ static sf_status abort_uploads(struct cleanup *c, const char *run_id, const char
         l->objects = 0;
     for (size_t i = first; i < end && !c->options->dry_run; i++, l->objects++) {
         sf_error e = SF_ERROR_INIT;
-        sf_status rc =
-            sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
+        sf_status rc = sf__site_abort_upload(c->site, c->site->shard_store, all->uploads[i].key, all->uploads[i].id, &e);
 
         if (sf_status_is_retryable(rc)) {
             *c->err = e;

@@ -127,8 +127,7 @@ static sf_status read_record(sf_cleanup_facts *f, const sf_site *s, sf_run_fact 
     return rc;
 }
 
-static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const char *registry, int64_t now_us,
-                                sf_error *err)
+static sf_status gather_records(sf_cleanup_facts *f, const sf_site *s, const char *registry, int64_t now_us, sf_error *err)
 {
     sf_store_listing l;
     sf_status rc = sf__site_list(s, s->store, registry, "/", NULL, &l, err);
@@ -209,7 +208,8 @@ static bool is_unannounced(const sf_cleanup_facts *f, size_t index)
     return false;
 }
 
-static bool is_given_up(const sf_cleanup_facts *f, const sf_site *s, size_t index, const sf_cleanup_options *o, int64_t now_us)
+static bool is_given_up(const sf_cleanup_facts *f, const sf_site *s, size_t index, const sf_cleanup_options *o,
+                        int64_t now_us)
 {
     const sf_manifest_fact *m = &f->manifests[index];
     const sf_run_fact *run = sf__cleanup_find_run(f, m->run_id);
@@ -270,8 +270,8 @@ static sf_status keep_shards(sf_cleanup_facts *f, const sf_site *s, const char *
 
     if (rc == SF_OK) {
         if (!run && s->manifests && !sf__location_same(m->s3_prefix, s->prefix))
-            rc = sf_fail(&e, SF_INVALID, "%s names a snapshot of %s: nothing of %s is deleted by what it says", s->manifests->name,
-                         m->s3_prefix, s->prefix);
+            rc = sf_fail(&e, SF_INVALID, "%s names a snapshot of %s: nothing of %s is deleted by what it says",
+                         s->manifests->name, m->s3_prefix, s->prefix);
         for (size_t i = 0; i < m->shard_count && rc == SF_OK; i++)
             rc = keep_shard(f, s, m, m->shards[i].db_url, &e);
         sf__snapshot_manifest_free(m);
@@ -299,7 +299,8 @@ static sf_status check_store(const sf_cleanup_facts *f, const sf_site *s, sf_err
         return SF_OK;
     for (size_t i = 0; i < f->run_count; i++)
         if (f->runs[i].announced && !f->runs[i].elsewhere)
-            return sf_fail(err, SF_INVALID, "%s names no snapshot, and run %s was published from %s: nothing is deleted by what it says",
+            return sf_fail(err, SF_INVALID,
+                           "%s names no snapshot, and run %s was published from %s: nothing is deleted by what it says",
                            s->manifests->name, f->runs[i].run_id, s->prefix);
     return SF_OK;
 }

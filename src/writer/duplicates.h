@@ -13,7 +13,7 @@
 #define SF_ROW_NUMBER_BYTES 8u
 
 typedef struct sf_duplicate_rows {
-    bool refused; /* set before the first row, as the next */
+    bool refused;             /* set before the first row, as the next */
     sf_key_encoding encoding; /* for the message, as the next */
     bool groups_are_shards;
     atomic_uint_fast64_t count;

@@ -43,8 +43,7 @@ sf_status sf__gate_check_empty_shards(const sf_attempt *winners, size_t count, u
 
 /* ------------------------------------------------------------------ rows ----------------------------------------- */
 
-sf_status sf__gate_check_rows(uint64_t rows, uint64_t previous_rows, double least_share, double most_share,
-                              sf_error *err)
+sf_status sf__gate_check_rows(uint64_t rows, uint64_t previous_rows, double least_share, double most_share, sf_error *err)
 {
     double now = (double)rows, before = (double)previous_rows;
 
@@ -128,8 +127,8 @@ static const sf_attempt *winner_of(const sf_writer *w, uint32_t db_id)
     return low < w->winner_count && w->winners[low].db_id == db_id ? &w->winners[low] : NULL;
 }
 
-static sf_status compare_values(const sf_writer *w, const sf_sampled *const *rows, size_t count,
-                                const sf_value *values, sf_error *err)
+static sf_status compare_values(const sf_writer *w, const sf_sampled *const *rows, size_t count, const sf_value *values,
+                                sf_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         char key[SF_KEY_DESCRIPTION];
@@ -141,8 +140,9 @@ static sf_status compare_values(const sf_writer *w, const sf_sampled *const *row
                 continue;
         }
         sf__key_describe(key, w->options.key_encoding, rows[i]->key);
-        sf_fail(err, SF_REFUSED, values[i].found ? "shard %u has another value for the key %s than was added"
-                                                 : "shard %u does not have the key %s that was added",
+        sf_fail(err, SF_REFUSED,
+                values[i].found ? "shard %u has another value for the key %s than was added"
+                                : "shard %u does not have the key %s that was added",
                 rows[i]->db_id, key);
         return refuse(err);
     }
@@ -152,8 +152,8 @@ static sf_status compare_values(const sf_writer *w, const sf_sampled *const *row
 static sf_status read_keys(sf_writer *w, const sf_attempt *winner, const sf_sampled *const *rows, size_t count,
                            sf_error *err)
 {
-    const sf_read_back from = {.site = &w->site, .backend = w->options.backend, .spill_folder = w->options.spill_folder,
-                               .cancel = &w->stop};
+    const sf_read_back from = {
+        .site = &w->site, .backend = w->options.backend, .spill_folder = w->options.spill_folder, .cancel = &w->stop};
     const sf_allocator *a = w->site.rt->alloc;
     sf_bytes *keys = sf__calloc(a, count, sizeof(*keys));
     sf_value *values = sf__calloc(a, count, sizeof(*values));
@@ -240,8 +240,8 @@ static sf_status ask_user(sf_writer *w, sf_error *err)
 
 sf_status sf__writer_check_gate(sf_writer *w, sf_error *err)
 {
-    sf_status rc = sf__gate_check_empty_shards(w->winners, w->winner_count, w->options.num_dbs,
-                                               w->options.max_empty_shards, err);
+    sf_status rc =
+        sf__gate_check_empty_shards(w->winners, w->winner_count, w->options.num_dbs, w->options.max_empty_shards, err);
 
     if (rc == SF_OK)
         rc = check_row_share(w, err);

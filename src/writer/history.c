@@ -156,8 +156,7 @@ sf_status sf__rollback_on(const sf_site *s, const char *ref, const sf_rollback_o
     return rc;
 }
 
-sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const sf_rollback_options *opts,
-                      sf_error *err)
+sf_status sf_rollback(sf_runtime *rt, const char *prefix, const char *ref, const sf_rollback_options *opts, sf_error *err)
 {
     sf_rollback_options o = SF_ROLLBACK_OPTIONS_INIT;
     sf_site site;

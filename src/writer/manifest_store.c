@@ -149,8 +149,7 @@ sf_status sf__manifest_store_list(const sf_site *s, sf_manifest_ref **out, size_
     return rc;
 }
 
-sf_status sf__manifest_store_publish(const sf_site *s, const sf_publication *what, char **ref, char **found,
-                                     sf_error *err)
+sf_status sf__manifest_store_publish(const sf_site *s, const sf_publication *what, char **ref, char **found, sf_error *err)
 {
     sf_manifest_answer a = {.alloc = s->rt->alloc};
     sf_error e = SF_ERROR_INIT;

@@ -20,9 +20,9 @@ struct sf_shard_builder {
     int64_t request_timeout_ms;
     sf_row_limits limits;
     sf_sorter *sorter;
-    uint64_t rows;             /* added */
+    uint64_t rows; /* added */
     enum builder_state state;
-    sf_cancel_flag stop;       /* any thread */
+    sf_cancel_flag stop; /* any thread */
 };
 
 static sf_status take_options(sf_shard_builder *b, const sf_shard_builder_options *o, sf_error *err)
@@ -155,8 +155,8 @@ static sf_status copy_rows(sf_shard_builder *b, sf_shard_writer *w, sf_error *er
 
 sf_status sf_shard_builder_finish(sf_shard_builder *b, sf_shard_summary *out, sf_error *err)
 {
-    sf_shard_target target = {.rt = b->rt, .store = b->store, .path = b->path, .url = b->url, .db_id = -1,
-                              .upload = SF_UPLOAD_OPTIONS_INIT};
+    sf_shard_target target = {
+        .rt = b->rt, .store = b->store, .path = b->path, .url = b->url, .db_id = -1, .upload = SF_UPLOAD_OPTIONS_INIT};
     sf_shard_result result = {0};
     sf_shard_writer *w = NULL;
     sf_status rc = check_adding(b, err);
@@ -173,7 +173,9 @@ sf_status sf_shard_builder_finish(sf_shard_builder *b, sf_shard_summary *out, sf
     sf__shard_writer_free(w); /* takes back what an unfinished one stored */
     b->state = rc == SF_OK ? FINISHED : FAILED;
     if (rc == SF_OK) {
-        *out = (sf_shard_summary){.rows_added = b->rows, .rows = result.rows, .stored_bytes = result.stored_bytes,
+        *out = (sf_shard_summary){.rows_added = b->rows,
+                                  .rows = result.rows,
+                                  .stored_bytes = result.stored_bytes,
                                   .db_bytes = result.db_bytes ? result.db_bytes : result.stored_bytes};
         sf__shard_checkpoint_format(out->checkpoint_id, result.checkpoint_id);
         sf__shard_hash_format(out->content_hash, result.content_hash);

@@ -14,8 +14,7 @@ static sf_status check_lengths(const sf_row_limits *limits, size_t key_bytes, si
     if (key_bytes < limits->min_key_bytes)
         return sf_fail(err, SF_BAD_ROW, "the key is empty");
     if (key_bytes > limits->max_key_bytes)
-        return sf_fail(err, SF_BAD_ROW, "key of %zu bytes, at most %zu can be stored", key_bytes,
-                       limits->max_key_bytes);
+        return sf_fail(err, SF_BAD_ROW, "key of %zu bytes, at most %zu can be stored", key_bytes, limits->max_key_bytes);
     if (value_bytes > limits->max_value_bytes)
         return sf_fail(err, SF_BAD_ROW, "value of %zu bytes, at most %zu can be stored", value_bytes,
                        limits->max_value_bytes);

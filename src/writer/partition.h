@@ -24,7 +24,7 @@ typedef struct sf_partition {
 
 typedef struct sf_placed_row {
     uint32_t db_id; /* with CEL provisional: see cel_shards.h */
-    sf_bytes key; /* stored bytes; in `scratch` or the user's own */
+    sf_bytes key;   /* stored bytes; in `scratch` or the user's own */
     uint8_t scratch[8];
 } sf_placed_row;
 
@@ -70,7 +70,7 @@ bool sf__row_counts_renumber(sf_row_counts *c, uint32_t num_dbs, const uint32_t 
 typedef struct sf_sampled {
     uint64_t hash; /* of the key */
     uint32_t db_id;
-    sf_bytes key;  /* stored bytes */
+    sf_bytes key; /* stored bytes */
     sf_hash128 value_hash;
 } sf_sampled;
 

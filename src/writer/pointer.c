@@ -73,7 +73,9 @@ static sf_status fail_conflict(const sf_site *s, const sf_pointer *p, const sf_e
     else
         snprintf(url, sizeof(url), "%s/%s", s->prefix, s->current_name);
     sf_fail(err, SF_CONFLICT, "another snapshot was published: the pointer names %s, expected was %s", now,
-            expected->kind == SF_EXPECT_ABSENT ? "none" : expected->ref ? expected->ref : "what it was");
+            expected->kind == SF_EXPECT_ABSENT ? "none"
+            : expected->ref                    ? expected->ref
+                                               : "what it was");
     sf_error_object(err, url);
     if (found && p->parsed)
         *found = sf__strdup(s->rt->alloc, p->current.manifest_ref);

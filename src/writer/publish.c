@@ -92,7 +92,8 @@ static void measure_winners(sf_writer *w)
     r->largest_over_mean = (double)fullest * w->options.num_dbs / (double)r->published_rows;
     if (w->cel.cut_rows > 0)
         r->warning = warn_about_cut(w);
-    else if (r->largest_over_mean > MAX_SKEW && r->published_rows >= (uint64_t)SKEW_MIN_ROWS_PER_SHARD * w->options.num_dbs)
+    else if (r->largest_over_mean > MAX_SKEW &&
+             r->published_rows >= (uint64_t)SKEW_MIN_ROWS_PER_SHARD * w->options.num_dbs)
         r->warning = warn_about_skew(w, r->largest_over_mean, fullest);
     if (r->warning)
         sf__log(&w->site.rt->log, SF_LOG_WARN, "writer", "run %s: %s", w->run_id, r->warning);
@@ -113,7 +114,8 @@ static sf_status custom_of(const char **out, sf_writer *w, sf_error *err)
     sf__strbuf_add(&merged, given, inner);
     if (strspn(given + 1, " \t\r\n") + 1 < inner)
         sf__strbuf_puts(&merged, ", ");
-    sf__own_custom_write(&merged, &(sf_own_custom){w->options.backend, &w->sqlite, w->winners, w->winner_count}); /* of one name the last counts */
+    sf__own_custom_write(&merged, &(sf_own_custom){w->options.backend, &w->sqlite, w->winners,
+                                                   w->winner_count}); /* of one name the last counts */
     sf__strbuf_putc(&merged, '}');
     if (merged.failed) {
         sf__strbuf_cleanup(&merged);
@@ -326,8 +328,8 @@ static sf_status move_pointer(sf_writer *w, const char *manifest_name, sf_error 
     sf_expectation expected = expectation_of(w);
     bool uncertain = false;
     char *found = NULL;
-    sf_status rc = sf__pointer_move(&w->site, w->report.manifest_ref, w->run_id, &expected, NULL, &found, &uncertain,
-                                    err);
+    sf_status rc =
+        sf__pointer_move(&w->site, w->report.manifest_ref, w->run_id, &expected, NULL, &found, &uncertain, err);
 
     if (found)
         w->report.found_ref = sf__arena_strndup(&w->arena, found, strlen(found));
@@ -390,8 +392,10 @@ static sf_status find_resumed(sf_writer *w, sf_error *err)
         folder = sf__asprintf(w->site.rt->alloc, "%s/", name);
         if (!folder)
             rc = sf_fail(err, SF_NOMEM, "shards of earlier tries");
-        else if (sf__earlier_attempts_bytes(&now, folder) < (at->db_bytes > 0 ? at->db_bytes : 1)) /* a clean-up may be at it just now */
-            rc = sf_fail(err, SF_NOT_FOUND, "shard %lld, which an earlier try of run %s had finished, is gone: a clean-up removed it",
+        else if (sf__earlier_attempts_bytes(&now, folder) <
+                 (at->db_bytes > 0 ? at->db_bytes : 1)) /* a clean-up may be at it just now */
+            rc = sf_fail(err, SF_NOT_FOUND,
+                         "shard %lld, which an earlier try of run %s had finished, is gone: a clean-up removed it",
                          (long long)at->db_id, w->run_id);
         sf__free(w->site.rt->alloc, folder);
         sf__free(w->site.rt->alloc, name);
@@ -440,7 +444,8 @@ static void delete_losers(sf_writer *w)
         sf__folder_set_sort(&kept);
     for (size_t i = 0; i < w->attempt_count && ok; i++) {
         folder = folder_of(w, &w->attempts[i]);
-        if (folder && !w->attempts[i].reused && !sf__folder_set_touches(&kept, folder) && delete_attempt(w, &w->attempts[i], folder))
+        if (folder && !w->attempts[i].reused && !sf__folder_set_touches(&kept, folder) &&
+            delete_attempt(w, &w->attempts[i], folder))
             w->report.losers_deleted++;
         sf__free(a, folder);
     }
@@ -506,7 +511,8 @@ static sf_status publish_to_store(sf_writer *w, const sf_publication *what, sf_e
 static sf_status publish_elsewhere(sf_writer *w, sf_error *err)
 {
     sf_expectation expected = expectation_of(w);
-    sf_publication what = {.size = sizeof(what), .run_id = w->run_id, .expected_current = expected.kind, .expected_ref = expected.ref};
+    sf_publication what = {
+        .size = sizeof(what), .run_id = w->run_id, .expected_current = expected.kind, .expected_ref = expected.ref};
     sf_buf *bytes;
     sf_status rc = encode_manifest(&bytes, w, err);
 

@@ -36,7 +36,8 @@ sf_status sf__manifest_load(const sf_site *s, const char *ref, const sf_cancel_f
                             sf_error *err)
 {
     sf_buf *bytes = NULL;
-    sf_status rc = s->manifests ? sf__manifest_store_load(s, ref, &bytes, err) : get_manifest(s, ref, cancel, &bytes, err);
+    sf_status rc =
+        s->manifests ? sf__manifest_store_load(s, ref, &bytes, err) : get_manifest(s, ref, cancel, &bytes, err);
 
     if (rc == SF_OK)
         rc = sf__snapshot_manifest_parse(out, sf__buf_bytes(bytes), 0, s->rt->alloc, err);

@@ -64,8 +64,13 @@ static sf_status open_shard(const sf_read_back *r, const char *path, const sf_at
 {
     struct read_back_opening o = {
         .waited = {.start = open_start, .cancel = open_cancel},
-        .op = {.rt = r->site->rt, .store = r->site->shard_store, .path = path, .url = shard->db_url,
-               .db_id = (int32_t)shard->db_id, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = open_done,
+        .op = {.rt = r->site->rt,
+               .store = r->site->shard_store,
+               .path = path,
+               .url = shard->db_url,
+               .db_id = (int32_t)shard->db_id,
+               .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms),
+               .done = open_done,
                .ctx = &o.waited},
         .sqlite = r->backend == SF_BACKEND_SQLITE,
         .folder = folder,
@@ -119,7 +124,10 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
     struct looking l = {
         .waited = {.start = look_start, .cancel = look_cancel},
         .shard = shard,
-        .op = {.asks = asks, .count = count, .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms), .done = look_done,
+        .op = {.asks = asks,
+               .count = count,
+               .deadline_ns = sf__deadline_in_ms(r->site->timeout_ms),
+               .done = look_done,
                .ctx = &l.waited},
     };
     sf_wait_end end;
@@ -145,8 +153,8 @@ static sf_status look_up(const sf_read_back *r, sf_shard *shard, const sf_bytes 
 static char *make_folder(const sf_read_back *r, sf_error *err)
 {
     const char *parent = r->spill_folder ? r->spill_folder : getenv("TMPDIR");
-    char *folder = sf__asprintf(r->site->rt->alloc, "%s/shardyfusion-check-XXXXXX",
-                                parent && parent[0] ? parent : "/tmp");
+    char *folder =
+        sf__asprintf(r->site->rt->alloc, "%s/shardyfusion-check-XXXXXX", parent && parent[0] ? parent : "/tmp");
 
     if (!folder) {
         sf_fail(err, SF_NOMEM, "folder to read back from");

@@ -74,8 +74,7 @@ sf_status sf__rerun_check_lease(const sf_site *s, const char *registry, const ch
         const char *folder = l.entries[i].key, *owner;
         sf_bytes id;
 
-        if (l.entries[i].is_prefix && sf__run_folder_parse(folder, &id, &owner) &&
-            sf_bytes_eq(id, sf_bytes_str(run_id)))
+        if (l.entries[i].is_prefix && sf__run_folder_parse(folder, &id, &owner) && sf_bytes_eq(id, sf_bytes_str(run_id)))
             rc = check_record(s, folder, owner, cancel, &e);
     }
     if (listed)

@@ -322,17 +322,16 @@ void sf__reuse_note(const sf_reuse *r, const sf_built_shard *s, const sf_cancel_
     shards.store = r->site->shard_store;
     name = folder ? sf__asprintf(a, "%s/" SF_FINISHED_RECORD_NAME, folder) : NULL;
     sf__strbuf_init(&text, a);
-    sf__strbuf_printf(
-        &text,
-        "{\"format_version\": 1, \"db_id\": %u, \"attempt\": %u, \"row_count\": %llu, \"db_bytes\": %llu, "
-        "\"min_key\": ",
-        s->db_id, s->attempt, (unsigned long long)s->rows, (unsigned long long)s->db_bytes);
+    sf__strbuf_printf(&text,
+                      "{\"format_version\": 1, \"db_id\": %u, \"attempt\": %u, \"row_count\": %llu, \"db_bytes\": %llu, "
+                      "\"min_key\": ",
+                      s->db_id, s->attempt, (unsigned long long)s->rows, (unsigned long long)s->db_bytes);
     sf__strbuf_puts(&text, s->min_key_json ? s->min_key_json : "null");
     sf__strbuf_puts(&text, ", \"max_key\": ");
     sf__strbuf_puts(&text, s->max_key_json ? s->max_key_json : "null");
-    sf__strbuf_printf(
-        &text, ", \"checkpoint_id\": \"%s\", \"content_hash\": \"%s\", \"key_encoding\": \"%s\", \"stored_as\": ",
-        s->checkpoint_id, s->content_hash, sf__key_encoding_name(r->options->key_encoding));
+    sf__strbuf_printf(&text,
+                      ", \"checkpoint_id\": \"%s\", \"content_hash\": \"%s\", \"key_encoding\": \"%s\", \"stored_as\": ",
+                      s->checkpoint_id, s->content_hash, sf__key_encoding_name(r->options->key_encoding));
     sf__strbuf_puts(&text, r->stored_as);
     if (s->opening)
         sf__strbuf_printf(&text, ", \"opening\": \"%s\"", s->opening);

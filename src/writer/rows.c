@@ -317,8 +317,7 @@ static size_t ended_first(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_en
 }
 
 /* All keys have at least `depth` bytes, and agree in them; the heads are those of `depth`. */
-static void sort_range(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_entry *scratch, size_t depth,
-                       unsigned nested)
+static void sort_range(const sf_rows *r, sf_row_entry *e, size_t n, sf_row_entry *scratch, size_t depth, unsigned nested)
 {
     size_t end;
 

@@ -9,8 +9,8 @@
 #include "writer/duplicates.h"
 
 typedef struct sf_row_entry {
-    uint64_t head;  /* 8 key bytes as a number, from the depth that is being sorted; zeroes behind the key's end */
-    uint32_t row;   /* place in the chunks, in units of 8 bytes; grows with the order of adding */
+    uint64_t head; /* 8 key bytes as a number, from the depth that is being sorted; zeroes behind the key's end */
+    uint32_t row;  /* place in the chunks, in units of 8 bytes; grows with the order of adding */
     uint32_t group;
 } sf_row_entry;
 

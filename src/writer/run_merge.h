@@ -14,10 +14,10 @@ typedef struct sf_run_merge {
     size_t run_count;
     sf_spill_cursor *cursors; /* one per run, those without rows invalid */
     sf_kway kway;
-    bool on_row;              /* the winner's row was handed out */
-    uint8_t *last_key;        /* of it */
+    bool on_row;       /* the winner's row was handed out */
+    uint8_t *last_key; /* of it */
     size_t last_len, last_cap;
-    uint64_t last_row;        /* its number, where duplicates are refused */
+    uint64_t last_row; /* its number, where duplicates are refused */
 } sf_run_merge;
 
 sf_status sf__run_merge_init(sf_run_merge *m, sf_spill_run *const *runs, size_t count, sf_duplicate_rows *duplicates,

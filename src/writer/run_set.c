@@ -15,8 +15,8 @@ static sf_status cancelled(sf_error *err)
 
 /* ------------------------------------------------------------------ a run of rows in memory ---------------------- */
 
-static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, size_t at, size_t end, sf_row_entry *scratch,
-                             sf_error *err)
+static sf_status write_group(sf_run_set *s, sf_spill_writer *w, uint32_t group, size_t at, size_t end,
+                             sf_row_entry *scratch, sf_error *err)
 {
     sf_status rc = SF_OK;
 
@@ -117,8 +117,8 @@ static bool newest_are_of_one_level(const sf_run_set *s)
 
 static sf_status runs_reserve(sf_run_set *s, sf_error *err)
 {
-    return SF_RESERVE(s->alloc, &s->runs, &s->cap, s->count + 1)
-               ? SF_OK : sf_fail(err, SF_NOMEM, "%zu spill runs", s->count);
+    return SF_RESERVE(s->alloc, &s->runs, &s->cap, s->count + 1) ? SF_OK
+                                                                 : sf_fail(err, SF_NOMEM, "%zu spill runs", s->count);
 }
 
 static sf_status make_run(sf_run_set *s, sf_error *err)

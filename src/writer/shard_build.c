@@ -151,8 +151,12 @@ static sf_status copy_rows(sf_shard_build *b, sf_sorter_reader *rows, sf_shard_w
 static sf_status write_shard(struct attempt *at, sf_error *err)
 {
     sf_shard_build *b = at->b;
-    sf_shard_target target = {.rt = b->site->rt, .store = b->site->shard_store, .path = at->path, .url = at->url,
-                              .db_id = (int32_t)at->db_id, .upload = SF_UPLOAD_OPTIONS_INIT};
+    sf_shard_target target = {.rt = b->site->rt,
+                              .store = b->site->shard_store,
+                              .path = at->path,
+                              .url = at->url,
+                              .db_id = (int32_t)at->db_id,
+                              .upload = SF_UPLOAD_OPTIONS_INIT};
     sf_sorter_reader *rows = NULL;
     sf_shard_writer *w = NULL;
     sf_status rc;
@@ -222,8 +226,12 @@ void sf__shard_checkpoint_format(char out[33], const char *uuid)
 static sf_status keep_result(sf_built_shard *out, struct attempt *at, sf_error *err)
 {
     const sf_allocator *a = at->b->site->rt->alloc;
-    sf_built_shard s = {.db_id = at->db_id, .attempt = at->number, .retries = at->retries, .rows = at->result.rows,
-                        .db_bytes = at->result.db_bytes, .duration_ms = at->duration_ms};
+    sf_built_shard s = {.db_id = at->db_id,
+                        .attempt = at->number,
+                        .retries = at->retries,
+                        .rows = at->result.rows,
+                        .db_bytes = at->result.db_bytes,
+                        .duration_ms = at->duration_ms};
     bool min_has, max_has;
 
     if (!json_of_key(&s.min_key_json, at->b, at->result.min_key, &min_has) ||
@@ -294,7 +302,8 @@ static sf_status first_number(const sf_shard_build *b, uint32_t db_id, uint32_t 
     sf__free(a, folder);
     *out = next > *out ? next : *out;
     return *out <= UINT32_MAX - b->options->max_retries
-               ? SF_OK : sf_fail(err, SF_INVALID, "shard %u: attempts of run '%s' are numbered up to %u", db_id, b->run_id, next);
+               ? SF_OK
+               : sf_fail(err, SF_INVALID, "shard %u: attempts of run '%s' are numbered up to %u", db_id, b->run_id, next);
 }
 
 /* ------------------------------------------------------------------ shards that are there already ---------------- */
@@ -306,7 +315,7 @@ static sf_status hash_rows(const sf_shard_build *b, uint32_t db_id, char out[33]
     sf_sorter_reader *rows = NULL;
     bool end = false;
     sf_status rc = sf__content_hash_init(&hash, b->site->rt->alloc) ? open_rows(b, db_id, &rows, err)
-                                                                     : sf_fail(err, SF_NOMEM, "hash of shard %u", db_id);
+                                                                    : sf_fail(err, SF_NOMEM, "hash of shard %u", db_id);
 
     for (uint64_t n = 0; rc == SF_OK && !end; n++) {
         sf_bytes key, value;

@@ -16,14 +16,14 @@
 typedef struct sf_shard_build {
     /* set by the caller; all must outlive the run */
     const sf_site *site;
-    sf_sorter *sorter;            /* sealed; one group a shard */
-    const uint32_t *groups;       /* by shard; NULL: they are numbered alike */
+    sf_sorter *sorter;                /* sealed; one group a shard */
+    const uint32_t *groups;           /* by shard; NULL: they are numbered alike */
     const sf_writer_options *options; /* with both backends' options filled in */
     const char *run_id;
-    const sf_shard_rows *shards;  /* num_dbs */
-    sf_earlier_attempts earlier;  /* at the run, by others; freed with the results */
-    sf_reuse reuse;               /* zeroed: nothing is; likewise */
-    sf_cancel_flag *stop;         /* set by the run, too, when a job fails for good */
+    const sf_shard_rows *shards; /* num_dbs */
+    sf_earlier_attempts earlier; /* at the run, by others; freed with the results */
+    sf_reuse reuse;              /* zeroed: nothing is; likewise */
+    sf_cancel_flag *stop;        /* set by the run, too, when a job fails for good */
     /* called about every interval on the thread that runs it; may set *stop */
     void (*tick)(void *ctx);
     void *tick_ctx;
@@ -37,13 +37,13 @@ typedef struct sf_shard_build {
     size_t built_count;
 
     /* private */
-    uint32_t *order;              /* the shards with rows, fullest first */
+    uint32_t *order; /* the shards with rows, fullest first */
     size_t order_count;
     sf_mutex lock;
     sf_cond wake;
-    size_t next;                  /* under lock */
-    size_t running;               /* under lock: threads */
-    sf_error error;               /* under lock: the first failure */
+    size_t next;    /* under lock */
+    size_t running; /* under lock: threads */
+    sf_error error; /* under lock: the first failure */
 } sf_shard_build;
 
 /* Blocks until all threads are home. */

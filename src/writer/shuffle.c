@@ -191,8 +191,13 @@ static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error 
 sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, const char *key_column,
                                 const sf_arrow_value *value, sf_error *err)
 {
-    sf_arrow_rows rows = {.alloc = s->alloc, .key_column = key_column, .value = *value,
-                          .cel = s->partition.cel, .take = add_row, .ctx = s, .rows = s->rows};
+    sf_arrow_rows rows = {.alloc = s->alloc,
+                          .key_column = key_column,
+                          .value = *value,
+                          .cel = s->partition.cel,
+                          .take = add_row,
+                          .ctx = s,
+                          .rows = s->rows};
 
     forget_taken(s);
     return sf__arrow_rows_read(&rows, stream, err);
@@ -232,8 +237,7 @@ sf_status sf__shuffle_block_open(sf_shuffle_block *out, sf_bytes block, sf_error
         return damaged(err, "does not have its checksum");
     if (!sf_cursor_u32le(&b.rest, &magic) || magic != MAGIC)
         return damaged(err, "is of another version: the same version must be installed on all machines");
-    if (!sf_cursor_u32le(&b.rest, &b.db_id) || !sf_cursor_u32le(&b.rest, &b.rows) ||
-        !sf_cursor_u32le(&b.rest, &key_type))
+    if (!sf_cursor_u32le(&b.rest, &b.db_id) || !sf_cursor_u32le(&b.rest, &b.rows) || !sf_cursor_u32le(&b.rest, &key_type))
         return damaged(err, "ends in its header");
     if (key_type != SF_KEY_INT && key_type != SF_KEY_STR && key_type != SF_KEY_BYTES)
         return damaged(err, "has keys of no known type");

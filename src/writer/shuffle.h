@@ -19,7 +19,7 @@
 typedef struct sf_shuffle sf_shuffle;
 
 typedef struct sf_shuffle_options {
-    uint32_t num_dbs;           /* required, but for given routing values of CEL */
+    uint32_t num_dbs; /* required, but for given routing values of CEL */
     sf_key_encoding key_encoding;
     bool int64_keys;            /* as in sf_writer_options */
     sf_backend backend;         /* whose limits on lengths count */
@@ -36,8 +36,8 @@ typedef struct sf_shuffle_blocks {
     const uint8_t *bytes;
 } sf_shuffle_blocks;
 
-sf_status sf__shuffle_new(sf_shuffle **out, const sf_shuffle_options *opts, const sf_allocator *a,
-                          sf_error *err) SF_MUST_USE;
+sf_status sf__shuffle_new(sf_shuffle **out, const sf_shuffle_options *opts, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 /* The rows of a stream, as sf_writer_add_arrow() or, with members as the value, sf_writer_add_arrow_json() takes them; errors, too. After a
  * failure only free is left. */
 sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, const char *key_column,
@@ -52,7 +52,7 @@ void sf__shuffle_free(sf_shuffle *s); /* takes NULL */
 
 typedef struct sf_shuffle_block {
     uint32_t db_id;
-    uint32_t rows; /* that are left */
+    uint32_t rows;        /* that are left */
     sf_key_type key_type; /* INT, STR or BYTES */
     sf_cursor rest;
 } sf_shuffle_block;

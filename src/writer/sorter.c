@@ -10,7 +10,8 @@
 #define CHUNK_MAX ((size_t)1 << 20)
 #define CHUNK_MIN ((size_t)1 << 12)
 #define MEMORY_MIN ((uint64_t)1 << 16)
-#define MEMORY_MAX ((uint64_t)24 << 30) /* places of rows are 32 bit numbers of 8 bytes; one row of 8 GiB has room above */
+#define MEMORY_MAX \
+    ((uint64_t)24 << 30) /* places of rows are 32 bit numbers of 8 bytes; one row of 8 GiB has room above */
 /*   ADDING --> IN_MEMORY        nothing was spilled: the readers sort and read the rows where they are
  *      |  \
  *      |   --> IN_RUNS          all rows are in runs, the memory is free again
@@ -24,22 +25,22 @@ struct sf_sorter {
     char *folder;
     enum sorter_state state;
     sf_rows rows;
-    size_t *group_off; /* IN_MEMORY: rows.groups + 1 */
+    size_t *group_off;  /* IN_MEMORY: rows.groups + 1 */
     uint8_t *is_sorted; /* IN_MEMORY, by group: a byte each, for readers of other groups are at work beside */
     sf_run_set runs;
-    bool spilled;          /* at least once */
+    bool spilled; /* at least once */
     uint64_t row_count;
-    uint64_t left_out; /* rows that were given and did not come here: messages count them */
+    uint64_t left_out;            /* rows that were given and did not come here: messages count them */
     sf_duplicate_rows duplicates; /* readers count too */
-    uint8_t *numbered;        /* a value with its row's number, where duplicates are refused */
+    uint8_t *numbered;            /* a value with its row's number, where duplicates are refused */
     size_t numbered_cap;
 };
 
 struct sf_sorter_reader {
     sf_sorter *sorter;
     uint32_t group;
-    size_t at, end;      /* IN_MEMORY: entries */
-    sf_run_merge merge;  /* IN_RUNS */
+    size_t at, end;     /* IN_MEMORY: entries */
+    sf_run_merge merge; /* IN_RUNS */
 };
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */

@@ -17,12 +17,12 @@
 #include "snapshot/key.h"
 
 typedef struct sf_sorter_options {
-    uint32_t groups;          /* >= 1; memory is taken for those that have rows, and for the ones below */
-    uint64_t memory_bytes;    /* rows in memory before they spill; readers add 64 KiB for each run */
-    const char *spill_folder; /* NULL: $TMPDIR, else /tmp; copied; must exist when something is spilled */
-    bool refuse_duplicates;   /* SF_INVALID "row 9: duplicate key 'k'" from next() or add() */
+    uint32_t groups;              /* >= 1; memory is taken for those that have rows, and for the ones below */
+    uint64_t memory_bytes;        /* rows in memory before they spill; readers add 64 KiB for each run */
+    const char *spill_folder;     /* NULL: $TMPDIR, else /tmp; copied; must exist when something is spilled */
+    bool refuse_duplicates;       /* SF_INVALID "row 9: duplicate key 'k'" from next() or add() */
     sf_key_encoding key_encoding; /* how that message writes the key */
-    bool groups_are_shards;   /* that message says which one */
+    bool groups_are_shards;       /* that message says which one */
     const sf_cancel_flag *cancel; /* may be NULL */
 } sf_sorter_options;
 #define SF_SORTER_OPTIONS_INIT {.groups = 1, .memory_bytes = UINT64_C(128) << 20, .groups_are_shards = true}
@@ -31,13 +31,13 @@ typedef struct sf_sorter sf_sorter;
 typedef struct sf_sorter_reader sf_sorter_reader;
 
 typedef struct sf_sorter_stats {
-    uint64_t rows;        /* added */
-    uint64_t duplicates;  /* of them overwritten; complete when all readers are at their ends */
+    uint64_t rows;       /* added */
+    uint64_t duplicates; /* of them overwritten; complete when all readers are at their ends */
     uint64_t spilled_bytes, spilled_runs;
 } sf_sorter_stats;
 
-sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const sf_allocator *a,
-                         sf_error *err) SF_MUST_USE;
+sf_status sf__sorter_new(sf_sorter **out, const sf_sorter_options *opts, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 /* Copies the row. group < groups; lengths below 4 GiB. After a failure only free is left to call. */
 sf_status sf__sorter_add(sf_sorter *s, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
 /* A row was given that does not come here: the numbers that messages tell count it. */
@@ -52,6 +52,6 @@ sf_status sf__sorter_next(sf_sorter_reader *r, bool *end, sf_bytes *key, sf_byte
 void sf__sorter_close(sf_sorter_reader *r); /* takes NULL */
 
 void sf__sorter_get_stats(sf_sorter *s, sf_sorter_stats *out); /* not while a reader is at work */
-void sf__sorter_free(sf_sorter *s); /* all readers are closed; takes NULL */
+void sf__sorter_free(sf_sorter *s);                            /* all readers are closed; takes NULL */
 
 #endif

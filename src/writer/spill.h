@@ -26,7 +26,7 @@ typedef struct sf_spill_run {
     const sf_allocator *alloc;
     int fd;
     uint64_t size;
-    unsigned level; /* the sorter's: how often its rows were merged */
+    unsigned level;             /* the sorter's: how often its rows were merged */
     sf_spill_segment *segments; /* ascending by group; only groups that have rows */
     size_t segment_count, segment_cap;
 } sf_spill_run;
@@ -46,8 +46,8 @@ bool sf__spill_run_find(const sf_spill_run *r, uint32_t group, uint64_t *off, ui
 
 /* Groups ascending, keys ascending in each. */
 void sf__spill_writer_init(sf_spill_writer *w, sf_spill_run *run);
-sf_status sf__spill_writer_add(sf_spill_writer *w, uint32_t group, sf_bytes key, sf_bytes value,
-                               sf_error *err) SF_MUST_USE;
+sf_status sf__spill_writer_add(sf_spill_writer *w, uint32_t group, sf_bytes key, sf_bytes value, sf_error *err)
+    SF_MUST_USE;
 sf_status sf__spill_writer_finish(sf_spill_writer *w, sf_error *err) SF_MUST_USE;
 void sf__spill_writer_cleanup(sf_spill_writer *w);
 

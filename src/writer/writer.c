@@ -146,8 +146,7 @@ sf_status sf__writer_open_on(sf_writer **out, sf_site *site, const sf_writer_opt
     return SF_OK;
 }
 
-sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts,
-                         sf_error *err)
+sf_status sf_writer_open(sf_writer **out, sf_runtime *rt, const char *prefix, const sf_writer_options *opts, sf_error *err)
 {
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;
     sf_site_options s = SF_SITE_OPTIONS_INIT;
@@ -301,7 +300,8 @@ static sf_status check_shard(sf_writer *w, uint32_t db_id, sf_key_type type, uin
     if (db_id >= w->counts.shard_count && !sf__row_counts_reserve(&w->counts, db_id + 1))
         return sf_fail(err, SF_NOMEM, "row %llu in shard %u", (unsigned long long)number, db_id);
     shard = &w->counts.shards[db_id];
-    if (!w->options.one_key_type || shard->count == 0 || shard->key_type == type || type == SF_KEY_INT || type == SF_KEY_UINT)
+    if (!w->options.one_key_type || shard->count == 0 || shard->key_type == type || type == SF_KEY_INT ||
+        type == SF_KEY_UINT)
         return SF_OK;
     return sf_fail(err, SF_BAD_ROW, "row %llu: Shard key type changed within partition: mixed int/str keys",
                    (unsigned long long)number);
@@ -431,11 +431,16 @@ sf_status sf_writer_add(sf_writer *w, const sf_key *key, sf_bytes value, sf_erro
     return sf_writer_add_many(w, key, &value, 1, err);
 }
 
-static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column, const sf_arrow_value *value,
-                           sf_error *err)
+static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
+                           const sf_arrow_value *value, sf_error *err)
 {
-    sf_arrow_rows rows = {.alloc = w->site.rt->alloc, .key_column = key_column, .value = *value,
-                          .cel = w->partition.cel, .take = add_row, .refuse = refuse_row, .ctx = w,
+    sf_arrow_rows rows = {.alloc = w->site.rt->alloc,
+                          .key_column = key_column,
+                          .value = *value,
+                          .cel = w->partition.cel,
+                          .take = add_row,
+                          .refuse = refuse_row,
+                          .ctx = w,
                           .rows = sf__writer_row_number(w) - 1};
     sf_error own = SF_ERROR_INIT;
     sf_status rc;
@@ -457,7 +462,8 @@ static sf_status add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const 
 sf_status sf_writer_add_arrow(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
                               const char *value_column, sf_error *err)
 {
-    return add_arrow(w, stream, key_column, &(sf_arrow_value){.kind = SF_ARROW_VALUE_COLUMN, .column = value_column}, err);
+    return add_arrow(w, stream, key_column, &(sf_arrow_value){.kind = SF_ARROW_VALUE_COLUMN, .column = value_column},
+                     err);
 }
 
 sf_status sf_writer_add_arrow_json(sf_writer *w, struct ArrowArrayStream *stream, const char *key_column,
@@ -485,8 +491,8 @@ sf_status sf__writer_add_shuffled(sf_writer *w, const sf_bytes *blocks, size_t c
 static sf_status add_attempt(sf_writer *w, const sf_attempt *given, const char *opening, sf_error *err)
 {
     sf_attempt at = *given;
-    const char **const texts[] = {&at.db_url,        &at.min_key_json, &at.max_key_json,
-                                  &at.checkpoint_id, &at.content_hash, &at.taken_from,   &opening};
+    const char **const texts[] = {&at.db_url,       &at.min_key_json, &at.max_key_json, &at.checkpoint_id,
+                                  &at.content_hash, &at.taken_from,   &opening};
     sf_status rc = SF_OK;
 
     if (!SF_RESERVE(w->site.rt->alloc, &w->attempts, &w->attempt_cap, w->attempt_count + 1) ||
@@ -654,7 +660,8 @@ static sf_status build(sf_writer *w, sf_error *err)
         w->build.shards = w->counts.shards;
         w->build.stop = &w->stop;
         if (!w->options.new_run_id)
-            rc = sf__earlier_attempts_load(&w->build.earlier, &w->site, w->options.shard_prefix, w->run_id, &w->stop, err);
+            rc = sf__earlier_attempts_load(&w->build.earlier, &w->site, w->options.shard_prefix, w->run_id, &w->stop,
+                                           err);
     }
     if (rc == SF_OK)
         rc = sf__reuse_open(&w->build.reuse, &w->site, &w->options, w->run_id, &w->build.earlier, &w->stop, err);

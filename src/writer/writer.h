@@ -20,20 +20,20 @@ typedef enum sf_writer_state {
 } sf_writer_state;
 
 struct sf_writer {
-    sf_site site;                     /* beside which it holds a handle of the runtime */
-    sf_arena arena;                   /* every text below */
-    sf_writer_options options;        /* complete; texts and nested options are copies */
+    sf_site site;              /* beside which it holds a handle of the runtime */
+    sf_arena arena;            /* every text below */
+    sf_writer_options options; /* complete; texts and nested options are copies */
     sf_slatedb_options slatedb;
     sf_sqlite_options sqlite;
-    sf_manifest_store manifests;      /* the site's, if the options name one */
+    sf_manifest_store manifests; /* the site's, if the options name one */
     const char *run_id;
     sf_writer_state state;
-    bool ended;                       /* the run record has its last word */
+    bool ended; /* the run record has its last word */
     uint64_t started_ns, built_from_ns, last_progress_ns;
 
     sf_partition partition;
-    sf_cel_shards cel;                /* partition.cel, if there is one */
-    uint32_t *groups;                 /* of the sorter, by shard, when all rows are there; NULL: numbered alike */
+    sf_cel_shards cel; /* partition.cel, if there is one */
+    uint32_t *groups;  /* of the sorter, by shard, when all rows are there; NULL: numbered alike */
     sf_row_counts counts;
     sf_sample sample;
     sf_sorter *sorter;
@@ -42,18 +42,18 @@ struct sf_writer {
 
     sf_attempt *attempts;
     size_t attempt_count, attempt_cap;
-    const char **openings;            /* of the attempts, as manifests have them; or NULL */
+    const char **openings; /* of the attempts, as manifests have them; or NULL */
     size_t opening_cap;
-    size_t own_begin, own_count;      /* of the attempts: built here */
+    size_t own_begin, own_count; /* of the attempts: built here */
     sf_attempt *winners;
     const char **winner_openings;
     size_t winner_count;
-    bool manifest_stored;             /* or perhaps: the data must stay */
+    bool manifest_stored; /* or perhaps: the data must stay */
     sf_write_report report;
 
     /* any thread */
-    sf_cancel_flag stop;              /* whatever waits for this writer gives up */
-    sf_cancel_flag cancelled;         /* by the user */
+    sf_cancel_flag stop;      /* whatever waits for this writer gives up */
+    sf_cancel_flag cancelled; /* by the user */
     atomic_int phase;
     atomic_uint_fast64_t rows_added, bytes_added;
     atomic_uint shards_total;

@@ -9,7 +9,6 @@
 #include "snapshot/names.h"
 #include "writer/writer.h"
 
-
 sf_status sf__writer_keep(sf_writer *w, const char **text, sf_error *err)
 {
     if (!*text)
@@ -22,8 +21,9 @@ static sf_status keep_texts(sf_writer *w, sf_error *err)
 {
     sf_writer_options *o = &w->options;
     const char **const texts[] = {
-        &o->run_id, &o->key_col, &o->custom_json, &o->db_path_template, &o->shard_prefix,
-        &o->spill_folder, &o->run_registry_prefix, &o->writer_type, &o->expected_ref,
+        &o->run_id,       &o->key_col,      &o->custom_json,         &o->db_path_template,
+        &o->shard_prefix, &o->spill_folder, &o->run_registry_prefix, &o->writer_type,
+        &o->expected_ref,
     };
     sf_status rc = SF_OK;
 
@@ -126,7 +126,8 @@ static sf_status check_names(sf_writer *w, sf_error *err)
     if (rc == SF_OK && o->run_registry_prefix)
         rc = sf__prefix_segment_check("output.run_registry_prefix", o->run_registry_prefix, err);
     if (rc == SF_OK)
-        rc = sf__db_path_check(o->db_path_template, o->num_dbs > 0 ? o->num_dbs : SF_LIMIT_SHARDS, w->site.rt->alloc, err);
+        rc = sf__db_path_check(o->db_path_template, o->num_dbs > 0 ? o->num_dbs : SF_LIMIT_SHARDS, w->site.rt->alloc,
+                               err);
     return rc;
 }
 

@@ -523,8 +523,7 @@ static void free_rows(struct expected_rows *e)
 
 static bool row_is(const struct expected_rows *e, size_t i, sf_bytes value)
 {
-    return value.n == e->rows[i].vn &&
-           (e->rows[i].hashed || value.n == 0 || memcmp(value.p, e->rows[i].v, value.n) == 0);
+    return value.n == e->rows[i].vn && (e->rows[i].hashed || value.n == 0 || memcmp(value.p, e->rows[i].v, value.n) == 0);
 }
 
 static bool get_one(sf_snapshot *s, const void *key, size_t n, sf_value *out, sf_error *err)

@@ -38,8 +38,8 @@ static void begin_on_loop(void *arg)
 
     w->faulty = fault_store_new(w->memory);
     fault_store_reset(w->faulty);
-    w->put = (sf_store_op){.verb = SF_STORE_PUT, .key = "k", .body = w->body,
-                           .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = w};
+    w->put = (sf_store_op){
+        .verb = SF_STORE_PUT, .key = "k", .body = w->body, .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = w};
     sf__store_submit(w->memory, &w->put);
 }
 
@@ -60,9 +60,7 @@ static void start_on_loop(void *arg)
         sf__fetch_start(w->fetcher, &w->reads[i]);
 }
 
-static void nothing(void *arg)
-{
-}
+static void nothing(void *arg) {}
 
 static void end_on_loop(void *arg)
 {
@@ -82,11 +80,11 @@ static void every_fault(void **state)
         fault_kind kind;
         unsigned long at, times;
         bool for_good;
-        size_t reads;          /* "0", "12", "234", ...: read i is of i + 1 bytes from i */
+        size_t reads; /* "0", "12", "234", ...: read i is of i + 1 bytes from i */
         int64_t deadline_ms;
         sf_status rc[READS];
-        const char *message;   /* of the first failure */
-        unsigned first;        /* the read that ends first */
+        const char *message; /* of the first failure */
+        unsigned first;      /* the read that ends first */
     } rows[] = {
         {"none", FAULT_NONE, 1, 1, true, 3, 20000, {SF_OK, SF_OK, SF_OK}, "", 0},
         {"503 twice", FAULT_REFUSE, 1, 2, false, 3, 20000, {SF_UNAVAILABLE, SF_UNAVAILABLE, SF_OK}, "injected fault", 0},
@@ -115,8 +113,13 @@ static void every_fault(void **state)
         w.faulty->for_good = rows[i].for_good;
         w.faulty->status = SF_UNAVAILABLE;
         for (size_t k = 0; k < w.count; k++)
-            w.reads[k] = (sf_fetch){.store = &w.faulty->base, .key = "k", .off = k, .len = k + 1,
-                                    .deadline_ns = sf__deadline_in_ms(rows[i].deadline_ms), .done = read_done, .ctx = &w};
+            w.reads[k] = (sf_fetch){.store = &w.faulty->base,
+                                    .key = "k",
+                                    .off = k,
+                                    .len = k + 1,
+                                    .deadline_ns = sf__deadline_in_ms(rows[i].deadline_ms),
+                                    .done = read_done,
+                                    .ctx = &w};
         on_loop(w.loop, start_on_loop, &w);
         gate_wait(&w.gate, 1 + (unsigned)w.count);
         for (size_t k = 0; k < w.count; k++) {
@@ -126,7 +129,7 @@ static void every_fault(void **state)
             if (e->code != rows[i].rc[k])
                 fail_msg("%s: read %zu: %s: %s", rows[i].name, k, sf_status_name(e->code), e->message);
             if (e->code == SF_OK ? f->data->n != k + 1 || memcmp(f->data->data, &"0123456789"[k], k + 1) != 0
-                                       : f->data != NULL)
+                                 : f->data != NULL)
                 fail_msg("%s: read %zu: wrong bytes", rows[i].name, k);
             if (e->code != SF_OK && !strstr(e->object, "mem://faults/k"))
                 fail_msg("%s: read %zu: \"%s\" is not the object", rows[i].name, k, e->object);
@@ -181,17 +184,20 @@ static void a_large_object_under_every_fault(void **state)
             w.faulty->kind = rows[i].kind;
             w.faulty->at = at;
             w.faulty->status = SF_CORRUPT; /* what "longer" comes with, too */
-            w.reads[0] = (sf_fetch){.store = &w.faulty->base, .key = "k", .len = SF_STORE_ALL, .max_bytes = 64 * BYTES,
+            w.reads[0] = (sf_fetch){.store = &w.faulty->base,
+                                    .key = "k",
+                                    .len = SF_STORE_ALL,
+                                    .max_bytes = 64 * BYTES,
                                     .deadline_ns = sf__deadline_in_ms(rows[i].rc[at - 1] == SF_TIMEOUT ? 50 : 20000),
-                                    .done = read_done, .ctx = &w};
+                                    .done = read_done,
+                                    .ctx = &w};
             on_loop(w.loop, start_on_loop, &w);
             gate_wait(&w.gate, 2);
             on_loop(w.loop, nothing, NULL);
             on_loop(w.loop, nothing, NULL);
             sf__fetcher_get_stats(w.fetcher, &stats);
             if (e->code != rows[i].rc[at - 1])
-                fail_msg("fault %d at request %u: %s: %s", (int)rows[i].kind, at, sf_status_name(e->code),
-                         e->message);
+                fail_msg("fault %d at request %u: %s: %s", (int)rows[i].kind, at, sf_status_name(e->code), e->message);
             if (e->code == SF_OK ? f->data->n != BYTES || memcmp(f->data->data, bytes, BYTES) != 0 : f->data != NULL)
                 fail_msg("fault %d at request %u: wrong bytes", (int)rows[i].kind, at);
             if (w.faulty->requests != (rows[i].rc[at - 1] != SF_OK && at == 1 ? 1 : 2))

@@ -78,8 +78,12 @@ static void ranges_put(void *arg)
 {
     struct ranges *r = arg;
 
-    r->put = (sf_store_op){.verb = SF_STORE_PUT, .key = "object", .body = {r->bytes, OBJECT_BYTES},
-                           .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = r};
+    r->put = (sf_store_op){.verb = SF_STORE_PUT,
+                           .key = "object",
+                           .body = {r->bytes, OBJECT_BYTES},
+                           .deadline_ns = SF_NO_DEADLINE,
+                           .done = put_done,
+                           .ctx = r};
     sf__store_submit(r->store, &r->put);
 }
 
@@ -90,8 +94,13 @@ static void ranges_start(void *arg)
     for (unsigned i = 0; i < STORM; i++) {
         uint64_t len = 1 + (uint64_t)i * 7919 % 16384, off = (uint64_t)i * 104729 % (OBJECT_BYTES - len);
 
-        r->fetches[i] = (sf_fetch){.store = r->store, .key = "object", .off = off, .len = len,
-                                   .deadline_ns = SF_NO_DEADLINE, .done = range_done, .ctx = r};
+        r->fetches[i] = (sf_fetch){.store = r->store,
+                                   .key = "object",
+                                   .off = off,
+                                   .len = len,
+                                   .deadline_ns = SF_NO_DEADLINE,
+                                   .done = range_done,
+                                   .ctx = r};
         sf__fetch_start(r->fetcher, &r->fetches[i]);
         look(r);
     }
@@ -129,7 +138,7 @@ static void ten_thousand_ranges(void **state)
     sf__loop_free(r.loop);
     assert_int_equal(r.wrong, 0);
     assert_int_equal(r.over, 0);
-    assert_true(r.most.waiting > STORM / 2); /* it was a storm */
+    assert_true(r.most.waiting > STORM / 2);             /* it was a storm */
     assert_true(r.most.bytes_in_flight > MAX_BYTES / 2); /* and the budget was used */
     free(r.fetches);
     free(r.bytes);
@@ -196,8 +205,12 @@ static void manifests_put(void *arg)
 
     for (unsigned i = 0; i < MANIFESTS; i++) {
         snprintf(m->keys[i], sizeof(m->keys[i]), "manifest/%u", i);
-        m->puts[i] = (sf_store_op){.verb = SF_STORE_PUT, .key = m->keys[i], .body = {m->r.bytes, MANIFEST_BYTES},
-                                   .deadline_ns = SF_NO_DEADLINE, .done = put_done, .ctx = &m->r};
+        m->puts[i] = (sf_store_op){.verb = SF_STORE_PUT,
+                                   .key = m->keys[i],
+                                   .body = {m->r.bytes, MANIFEST_BYTES},
+                                   .deadline_ns = SF_NO_DEADLINE,
+                                   .done = put_done,
+                                   .ctx = &m->r};
         sf__store_submit(m->r.store, &m->puts[i]);
     }
 }
@@ -208,9 +221,13 @@ static void manifests_read(void *arg)
 
     m->heap.most = m->heap.now;
     for (unsigned i = 0; i < ROUNDS * MANIFESTS; i++) {
-        m->fetches[i] = (sf_fetch){.store = m->r.store, .key = m->keys[i % MANIFESTS], .len = SF_STORE_ALL,
+        m->fetches[i] = (sf_fetch){.store = m->r.store,
+                                   .key = m->keys[i % MANIFESTS],
+                                   .len = SF_STORE_ALL,
                                    .max_bytes = MANIFEST_BOUND + i / MANIFESTS, /* so that none shares a request */
-                                   .deadline_ns = SF_NO_DEADLINE, .done = manifest_done, .ctx = &m->r};
+                                   .deadline_ns = SF_NO_DEADLINE,
+                                   .done = manifest_done,
+                                   .ctx = &m->r};
         sf__fetch_start(m->r.fetcher, &m->fetches[i]);
         m->r.over += m->heap.now > MANIFEST_BUDGET + SLACK_BYTES;
     }

@@ -38,7 +38,8 @@ static void get_many(void *shard, const sf_bytes *keys, size_t count, sf_shard_r
 {
     for (size_t i = 0; i < count; i++) {
         char value[32];
-        int n = snprintf(value, sizeof(value), "%s%llu", (const char *)shard, (unsigned long long)sf_load_be(keys[i].p, 8));
+        int n =
+            snprintf(value, sizeof(value), "%s%llu", (const char *)shard, (unsigned long long)sf_load_be(keys[i].p, 8));
 
         sf_shard_request_value(q, i, sf_bytes_of(value, (size_t)n));
     }
@@ -143,7 +144,8 @@ static char run_of(sf_bytes value, unsigned key)
     char wanted[32];
     int n = snprintf(wanted, sizeof(wanted), "%u", key);
 
-    if (value.n != (size_t)n + 1 || memcmp(value.p + 1, wanted, (size_t)n) != 0 || (value.p[0] != 'a' && value.p[0] != 'b'))
+    if (value.n != (size_t)n + 1 || memcmp(value.p + 1, wanted, (size_t)n) != 0 ||
+        (value.p[0] != 'a' && value.p[0] != 'b'))
         return '?';
     return (char)value.p[0];
 }

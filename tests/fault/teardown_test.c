@@ -71,8 +71,8 @@ static void a_source_under_way(void **state)
 {
     for (int cancelled = 0; cancelled < 2; cancelled++) {
         struct thinker thinker = {GATE_INIT, GATE_INIT, GATE_INIT, 0};
-        sf_credential_source source = {.size = sizeof(source), .get = think, .retain = thinker_retain,
-                                       .release = thinker_release, .ctx = &thinker};
+        sf_credential_source source = {
+            .size = sizeof(source), .get = think, .retain = thinker_retain, .release = thinker_release, .ctx = &thinker};
         sf_s3_options s3 = SF_S3_OPTIONS_INIT;
         sf_reader_options o = SF_READER_OPTIONS_INIT;
         sf_runtime *rt = NULL;
@@ -105,8 +105,10 @@ static void a_source_under_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(credentials_under_way), cmocka_unit_test(a_source_under_way)};
-    static const char *const inherited[] = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_ACCESS_KEY_ID",
-        "S3_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"};
+    static const char *const inherited[] = {"AWS_ACCESS_KEY_ID",           "AWS_SECRET_ACCESS_KEY",
+                                            "AWS_SESSION_TOKEN",           "S3_ACCESS_KEY_ID",
+                                            "S3_SECRET_ACCESS_KEY",        "AWS_PROFILE",
+                                            "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"};
 
     for (size_t i = 0; i < sizeof(inherited) / sizeof(inherited[0]); i++)
         unsetenv(inherited[i]);

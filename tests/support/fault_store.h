@@ -21,12 +21,12 @@ typedef struct fault_store {
     sf_store *inner; /* acquired */
     /* set by the test while nothing is under way, or on the loop thread */
     fault_kind kind;
-    unsigned long at;    /* the request that gets it, from 1; 0: none */
-    bool for_good;       /* and all after it */
-    unsigned long times; /* how many get it when it is not for good; 0: one */
-    sf_status status;    /* REFUSE, LOSE, BREAK */
-    uint32_t attempts;   /* what the error claims */
-    sf_cancel_flag *on_hold; /* HOLD: set when it happens; may be NULL */
+    unsigned long at;                                      /* the request that gets it, from 1; 0: none */
+    bool for_good;                                         /* and all after it */
+    unsigned long times;                                   /* how many get it when it is not for good; 0: one */
+    sf_status status;                                      /* REFUSE, LOSE, BREAK */
+    uint32_t attempts;                                     /* what the error claims */
+    sf_cancel_flag *on_hold;                               /* HOLD: set when it happens; may be NULL */
     void (*after)(struct fault_store *f, sf_store_op *op); /* loop thread, on every success */
     void *ctx;
     /* counted on the loop thread */

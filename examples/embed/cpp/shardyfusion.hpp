@@ -43,8 +43,14 @@ template <typename F> void check(F &&f)
 }
 } // namespace detail
 
-inline sf_key key(std::int64_t i) { return sf_key_int(i); }
-inline sf_key key(std::string_view text) { return sf_key_str(text.data(), text.size()); } // borrows the text
+inline sf_key key(std::int64_t i)
+{
+    return sf_key_int(i);
+}
+inline sf_key key(std::string_view text)
+{
+    return sf_key_str(text.data(), text.size());
+} // borrows the text
 
 // Bytes of an answer, without a copy: they stay where the cache has them until this goes.
 class value {

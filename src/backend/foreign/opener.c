@@ -183,7 +183,7 @@ static void question_late(sf_timer *timer)
 }
 
 sf_shard_request *sf__shard_request_new(sf_foreign_handle *h, sf_loop *loop, void *call_ctx, void *owner,
-                                          void (*home)(sf_shard_request *q, bool late))
+                                        void (*home)(sf_shard_request *q, bool late))
 {
     sf_shard_request *q = sf__calloc(HEAP, 1, sizeof(*q));
 

@@ -32,7 +32,7 @@ typedef struct sf_foreign_cursor {
     sf_foreign_handle *handle; /* acquired */
     void *scan;                /* the opener's, while a step is asked for */
     sf_shard_rows_wanted wanted;
-    uint8_t bounds[];          /* of `wanted` */
+    uint8_t bounds[]; /* of `wanted` */
 } sf_foreign_cursor;
 
 sf_foreign_handle *sf__foreign_handle_new(sf_foreign_opener *o) SF_MUST_USE; /* not opened yet. NULL without memory */
@@ -63,7 +63,7 @@ struct sf_shard_request {
     sf_loop *loop;
     sf_timer timer;
     uint64_t since_ns;
-    void *owner; /* who waits */
+    void *owner;           /* who waits */
     const sf_shard *shard; /* borrowed by whoever waits; of an opening: NULL */
     void (*home)(struct sf_shard_request *q, bool late);
 };
@@ -71,7 +71,7 @@ struct sf_shard_request {
 /* With nothing to ask for yet. `home`: its answer, or the deadline has passed (`late`: then there is none to look at); once, on
  * the loop thread, never inside of asking; then sf__shard_request_release(). NULL without memory. */
 sf_shard_request *sf__shard_request_new(sf_foreign_handle *h, sf_loop *loop, void *call_ctx, void *owner,
-                                          void (*home)(sf_shard_request *q, bool late)) SF_MUST_USE;
+                                        void (*home)(sf_shard_request *q, bool late)) SF_MUST_USE;
 /* One that is not asked after all. */
 void sf__shard_request_forget(sf_shard_request *q);
 /* Before the opener's function is called: the clock runs. */

@@ -8,16 +8,16 @@
 #define BATCH_ROWS 1024u
 
 struct foreign_scan {
-    sf_shard_scan base;      /* first */
+    sf_shard_scan base; /* first */
     sf_foreign_cursor *cursor;
-    uint64_t left;           /* rows that can still be used */
+    uint64_t left; /* rows that can still be used */
     size_t batch_bytes;
-    sf_row_batch *batch;     /* what was read; or NULL */
-    bool fresh;              /* whose rows were not shown yet */
-    sf_buf *last;            /* the last key of all batches; or NULL */
+    sf_row_batch *batch; /* what was read; or NULL */
+    bool fresh;          /* whose rows were not shown yet */
+    sf_buf *last;        /* the last key of all batches; or NULL */
     bool ended;
-    bool astray;             /* the opener's scan stands somewhere else, or is still being asked */
-    const sf_error *failed;  /* why the last fill failed, until it is told; or NULL */
+    bool astray;            /* the opener's scan stands somewhere else, or is still being asked */
+    const sf_error *failed; /* why the last fill failed, until it is told; or NULL */
     sf_shard_request *step; /* under way */
     sf_scan_fill *fill;
 };
@@ -40,7 +40,9 @@ sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_
     }
     scan->base = (sf_shard_scan){.shard = sf__shard_acquire(s), .at = SF_SCAN_BETWEEN_ROWS};
     scan->left = range->limit;
-    scan->batch_bytes = buffer_bytes < 1 ? 1 : buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes : SIZE_MAX; /* a row always */
+    scan->batch_bytes = buffer_bytes < 1          ? 1
+                        : buffer_bytes < SIZE_MAX ? (size_t)buffer_bytes
+                                                  : SIZE_MAX; /* a row always */
     *out = &scan->base;
     return SF_OK;
 }
@@ -143,8 +145,13 @@ static sf_foreign_cursor *cursor_at(const struct foreign_scan *scan)
 {
     const sf_shard_rows_wanted *w = &scan->cursor->wanted;
     sf_scan_range r = {
-        .start = w->start, .end = w->end, .has_end = w->has_end, .reverse = w->reverse, .has_prefix = w->has_prefix,
-        .prefix = w->prefix, .limit = scan->left,
+        .start = w->start,
+        .end = w->end,
+        .has_end = w->has_end,
+        .reverse = w->reverse,
+        .has_prefix = w->has_prefix,
+        .prefix = w->prefix,
+        .limit = scan->left,
     };
     sf_foreign_cursor *c;
     sf_buf *start = NULL;

@@ -198,8 +198,8 @@ static bool describe(sf_shard_request *q, const sf_shard_open *op, const char *l
                      sf_buf *manifest)
 {
     sf_shard_to_open *to = &q->to_open;
-    const char *texts[] = {location, op->url, manifest_ref, op->checkpoint}, **at[] = {
-        &to->url, &to->published_url, &to->manifest_ref, &to->checkpoint_id};
+    const char *texts[] = {location, op->url, manifest_ref, op->checkpoint},
+               **at[] = {&to->url, &to->published_url, &to->manifest_ref, &to->checkpoint_id};
     size_t n = 0;
     char *p;
 
@@ -221,8 +221,8 @@ static bool describe(sf_shard_request *q, const sf_shard_open *op, const char *l
     return true;
 }
 
-void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const char *location, const char *manifest_ref,
-                            sf_buf *manifest, bool shared, uint32_t together)
+void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const char *location,
+                            const char *manifest_ref, sf_buf *manifest, bool shared, uint32_t together)
 {
     sf_foreign_handle *h = sf__foreign_handle_new(opener);
     sf_shard_request *q = h ? sf__shard_request_new(h, op->rt->loop, op->call_ctx, op, open_home) : NULL;

@@ -6,12 +6,12 @@
 
 /* As sf__slatedb_shard_open(), but for store and path; op->url is the published one. `location`: where it lies;
  * `manifest` may be NULL. All but the opener: borrowed until this returns. */
-void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const char *location, const char *manifest_ref,
-                            sf_buf *manifest, bool shared, uint32_t together);
+void sf__foreign_shard_open(sf_shard_open *op, sf_foreign_opener *opener, const char *location,
+                            const char *manifest_ref, sf_buf *manifest, bool shared, uint32_t together);
 void sf__foreign_shard_open_cancel(sf_shard_open *op);
 
 typedef struct sf_foreign_shard {
-    sf_shard base; /* first */
+    sf_shard base;             /* first */
     sf_foreign_handle *handle; /* NULL once the last reference to the shard is gone */
 } sf_foreign_shard;
 

@@ -90,8 +90,7 @@ static sf_status part_take(struct tail *t, const char *what, uint64_t at, uint64
 {
     t->at = at;
     if (at < t->off || !sf_bytes_slice(t->bytes, at - t->off, len, out))
-        return sf_fail(err, SF_CORRUPT, "%s: %llu bytes at %llu", what, (unsigned long long)len,
-                       (unsigned long long)at);
+        return sf_fail(err, SF_CORRUPT, "%s: %llu bytes at %llu", what, (unsigned long long)len, (unsigned long long)at);
     return SF_OK;
 }
 
@@ -122,7 +121,7 @@ static sf_status info_compare(const sf_sst_view *v, const sf_sst_info *file, uns
         file->filter_format != m->filter_format || file->sst_type != m->sst_type)
         return sf_fail(err, SF_CORRUPT, "what the object says of itself is not what its manifest says");
     if (!v->visible && (file->has_first_key != m->has_first_key || !sf_bytes_eq(file->first_key, m->first_key) ||
-                  (m->has_last_key && file->has_last_key && !sf_bytes_eq(file->last_key, m->last_key))))
+                        (m->has_last_key && file->has_last_key && !sf_bytes_eq(file->last_key, m->last_key))))
         return sf_fail(err, SF_CORRUPT, "the object has other first and last keys than its manifest says");
     return SF_OK;
 }
@@ -371,9 +370,8 @@ static sf_status check_sst(struct sst_check *s, const sf_sst *sst, sf_error *err
     rc = judge(s, SF_NO_OFFSET, object_size(s, &size, err), err);
     if (rc == SF_OK && !s->told)
         rc = check_tail(s, size, err);
-    return rc == SF_OK && s->c->deep && (!s->told || size >= sf__sst_blocks_end(&sst->view->info))
-               ? check_blocks(s, err)
-               : rc;
+    return rc == SF_OK && s->c->deep && (!s->told || size >= sf__sst_blocks_end(&sst->view->info)) ? check_blocks(s, err)
+                                                                                                   : rc;
 }
 
 /* Of one source of rows in every tree, nothing hides a row of another. */

@@ -41,7 +41,8 @@ static bool gets_directories(const sf_extent *e)
 }
 
 /* A block of the SST out of what was read. One that is alone in its buffer, which nobody else has, stays in it. */
-static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_plain_room *room, sf_buf **plain, sf_error *err)
+static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_plain_room *room, sf_buf **plain,
+                            sf_error *err)
 {
     const sf_fetch *f = &e->fetch;
     uint32_t block = e->first + i;
@@ -53,7 +54,8 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
     if (e->in_place)
         return sf__sst_block_open_in(e->sst, block, data, stored, room, f->fetcher->alloc, plain, err);
-    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), e->cache, room, f->fetcher->alloc, plain, err);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), e->cache, room,
+                              f->fetcher->alloc, plain, err);
 }
 
 /* As somebody left it there who had the same bytes. */
@@ -135,7 +137,8 @@ static uint64_t part_off(const sf_fetch *f, uint32_t i)
 
 static const sf_fetch_parts parts = {part_count, part_off, part_is_wanted};
 
-void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx)
+void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e),
+                      void *ctx)
 {
     const sf_index *idx = &e->sst->index;
     uint64_t off = sf__index_block_off(idx, e->first);
@@ -145,8 +148,8 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .store = store,
         .key = e->sst->key,
         .off = off,
-        .len = sf__index_block_off(idx, e->first + e->count - 1) - off +
-               sf__index_block_len(idx, e->first + e->count - 1),
+        .len =
+            sf__index_block_off(idx, e->first + e->count - 1) - off + sf__index_block_len(idx, e->first + e->count - 1),
         .deadline_ns = deadline_ns,
         .packed = e->sst->view->info.codec != SF_CODEC_NONE || gets_directories(e),
         .decode = decode,

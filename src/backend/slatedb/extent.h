@@ -21,7 +21,7 @@ typedef struct sf_extent {
     sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
     bool stays;            /* it is kept on disk even so; likewise */
     bool look_ups;         /* its blocks stay in memory even so; likewise */
-    bool in_place;         /* blocks that are stored as they are stay in what was read, all of which they keep; likewise */
+    bool in_place; /* blocks that are stored as they are stay in what was read, all of which they keep; likewise */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     /* results */
     const sf_error *error; /* of the whole read, or of the first block that failed; NULL: none */
@@ -36,7 +36,8 @@ bool sf__extent_init(sf_extent *e, const sf_sst *sst, uint32_t first, uint32_t c
 /* Before the start. */
 void sf__extent_pass_over(sf_extent *e, uint32_t block);
 void sf__extent_cleanup(sf_extent *e, const sf_allocator *a); /* not in flight */
-void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e), void *ctx);
+void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t deadline_ns, void (*done)(sf_extent *e),
+                      void *ctx);
 
 static inline sf_extent_block *sf__extent_blocks(sf_extent *e)
 {
@@ -63,7 +64,8 @@ static inline sf_bytes sf__extent_block_bytes(const sf_extent *e, uint32_t block
 
 static inline bool sf__extent_has(const sf_extent *e, const sf_sst *sst, uint32_t block)
 {
-    return e && e->sst == sst && block >= e->first && block - e->first < e->count && !sf__extent_block(e, block)->unwanted;
+    return e && e->sst == sst && block >= e->first && block - e->first < e->count &&
+           !sf__extent_block(e, block)->unwanted;
 }
 
 #endif

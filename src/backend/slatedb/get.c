@@ -103,8 +103,8 @@ static inline void hold(struct at_hand *h, const sf_sst *sst, uint32_t block, sf
 }
 
 /* Looks into the block, which becomes the value's or is let go. *done: the look-up is over, with *out or an error. */
-static inline sf_status block_get(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_bytes key, const struct at_hand *h,
-                                  bool *done, sf_value *out, sf_error *err)
+static inline sf_status block_get(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_bytes key,
+                                  const struct at_hand *h, bool *done, sf_value *out, sf_error *err)
 {
     sf_block_row row;
     bool found = false;
@@ -386,7 +386,8 @@ static sf_status walk_on(struct slatedb_lookup *l, struct walker *w, sf_value *o
             missed = false;
             if (!plain)
                 return needs_add(l, p) ? SF_WOULD_BLOCK : sf_fail(err, SF_NOMEM, "list of blocks to read");
-            rc = block_get(s, p->sst, p->block, p->key, &(struct at_hand){.plain = plain, .owner = plain}, &done, out, err);
+            rc = block_get(s, p->sst, p->block, p->key, &(struct at_hand){.plain = plain, .owner = plain}, &done, out,
+                           err);
             if (done)
                 return rc;
         }
@@ -497,8 +498,7 @@ static void lookup_read(sf_lookup *base, size_t i)
 {
     struct slatedb_lookup *l = lookup_of(base);
 
-    sf__extent_start(&l->extents[i], base->shard->rt->fetcher, shard_of(l)->store, base->op->deadline_ns, extent_done,
-                     l);
+    sf__extent_start(&l->extents[i], base->shard->rt->fetcher, shard_of(l)->store, base->op->deadline_ns, extent_done, l);
 }
 
 static void lookup_read_cancel(sf_lookup *base, size_t i)

@@ -44,10 +44,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         sf_bytes name;
 
         must(sf_cursor_take(&in, end ? (size_t)(end - in.p) : in.n, &name));
-        entries[count] = (sf_store_entry){
-            .key = head & 4 ? sf__strndup(a, name.p, name.n)
-                            : sf__asprintf(a, "%s%.*s", folder_key, (int)name.n, (const char *)name.p),
-            .size = name.n, .is_prefix = name.n % 7 == 3};
+        entries[count] =
+            (sf_store_entry){.key = head & 4 ? sf__strndup(a, name.p, name.n)
+                                             : sf__asprintf(a, "%s%.*s", folder_key, (int)name.n, (const char *)name.p),
+                             .size = name.n,
+                             .is_prefix = name.n % 7 == 3};
         must(entries[count++].key != NULL);
         if (end)
             must(sf_cursor_take(&in, 1, &name));

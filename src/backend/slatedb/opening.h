@@ -21,7 +21,7 @@ struct slatedb_opening {
     const sf_allocator *alloc;
     enum slatedb_open_state state;
     bool cancelled;
-    bool recorded; /* its state is that of the record */
+    bool recorded;  /* its state is that of the record */
     size_t pending; /* things begun and not yet home */
     sf_slatedb_shard *shard;
     /* LISTING */

@@ -102,7 +102,8 @@ sf_status sf__slatedb_can_stay(const sf_shard *base, sf_residency where, sf_erro
     for (uint32_t i = 0; where == SF_RESIDENCY_DISK && i < v->sst_count; i++)
         if (!v->ssts[i].disk)
             return sf_fail(err, SF_UNSUPPORTED,
-                           "%s: it cannot stay on disk: that takes a disk cache (disk_bytes), which is for what lies on S3", base->url);
+                           "%s: it cannot stay on disk: that takes a disk cache (disk_bytes), which is for what lies on S3",
+                           base->url);
     return SF_OK;
 }
 
@@ -230,7 +231,8 @@ static void settling(struct slatedb_resident *r)
     } else if (++r->pass < MAX_PASSES && sf__clock_mono_ns() < r->op->deadline_ns) {
         resident_enter(r, RESIDENT_READING);
     } else {
-        resident_fail(r, SF_EXHAUSTED, "its blocks do not stay in the disk cache: disk_bytes is too small, or the disk is full");
+        resident_fail(r, SF_EXHAUSTED,
+                      "its blocks do not stay in the disk cache: disk_bytes is too small, or the disk is full");
         resident_enter(r, RESIDENT_DONE);
     }
 }

@@ -19,16 +19,16 @@ struct slatedb_scan {
     uint8_t *prefix_end;
     uint32_t trees_left;
     sf_scan_source memtable;
-    sf_scan_source *sources;    /* of the present tree */
+    sf_scan_source *sources; /* of the present tree */
     size_t source_count;
-    size_t live;                /* of those, not at their end */
-    sf_scan_source **waiting;   /* that stand at no row and are not at their end */
+    size_t live;              /* of those, not at their end */
+    sf_scan_source **waiting; /* that stand at no row and are not at their end */
     size_t waiting_count;
     sf_merge merge;
     sf_row row;           /* that it stands at, of a merge */
     sf_scan_source *solo; /* the only source of all, forwards: its rows need no merge, and are shown many at a time: */
     sf_block_rows *solo_rows;
-    bool solo_fresh;      /* the row that it stands at has not been looked at */
+    bool solo_fresh; /* the row that it stands at has not been looked at */
     uint64_t limit;
     sf_error lost; /* a source has lost its place: the scan cannot go on */
     /* loop thread, a fill under way */

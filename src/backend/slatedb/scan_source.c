@@ -170,9 +170,13 @@ void sf__source_of_ssts(sf_scan_source *src, sf_scan_io *io, const sf_sst_view *
 {
     uint32_t from = 0;
 
-    *src = (sf_scan_source){
-        .state = SF_SOURCE_END, .io = io, .bounds = *bounds, .ssts = ssts, .count = count,
-        .reach = SF_SCAN_FIRST_WINDOW, .expansion_percent = 100};
+    *src = (sf_scan_source){.state = SF_SOURCE_END,
+                            .io = io,
+                            .bounds = *bounds,
+                            .ssts = ssts,
+                            .count = count,
+                            .reach = SF_SCAN_FIRST_WINDOW,
+                            .expansion_percent = 100};
     sf__block_cursor_init(&src->cursor, io->shard->base.rt->alloc);
     if (count == 0)
         return;
@@ -204,7 +208,8 @@ static sf_status window_begin(const sf_scan_source *src, const sf_scan_pos *pos,
 {
     const sf_sst *sst = sst_at(src, pos);
     const sf_window *next = src->ahead_count > 0 ? src->ahead[0] : NULL;
-    uint64_t stored = window_bytes(src) * 100 / src->expansion_percent, sum = sf__index_block_len(&sst->index, pos->block);
+    uint64_t stored = window_bytes(src) * 100 / src->expansion_percent,
+             sum = sf__index_block_len(&sst->index, pos->block);
     uint32_t b = pos->block, count = 1;
 
     while (b != pos->last) {
@@ -229,7 +234,7 @@ static void expansion_learn(sf_scan_source *src, const sf_extent *e)
         stored += sf__index_block_len(&e->sst->index, e->first + i);
         plain += sf__extent_block_bytes(e, e->first + i).n;
     }
-    src->expansion_percent = plain <= stored || stored == 0     ? 100
+    src->expansion_percent = plain <= stored || stored == 0       ? 100
                              : plain / stored >= UINT32_MAX / 100 ? UINT32_MAX
                                                                   : (uint32_t)(plain * 100 / stored);
 }
@@ -370,7 +375,7 @@ static sf_status cursor_begin(sf_scan_source *src, sf_error *err)
     sf__block_cursor_set(c, &block);
     if (src->io->reverse) {
         rc = src->pos.entry && b->has_hi && !b->hi_included ? sf__block_cursor_seek_lt(c, b->hi, err)
-                                                             : sf__block_cursor_last(c, err);
+                                                            : sf__block_cursor_last(c, err);
         while (rc == SF_OK && src->pos.entry && c->valid && above(c->row.key, b))
             rc = sf__block_cursor_prev(c, err);
     } else {

@@ -29,9 +29,9 @@ typedef struct sf_scan_io {
 
 /* A block in the order of the scan. */
 typedef struct sf_scan_pos {
-    uint32_t view;  /* of the source's SSTs */
-    uint32_t block, last; /* last: the one this view ends with */
-    bool entry;     /* the first block of its view */
+    uint32_t view;         /* of the source's SSTs */
+    uint32_t block, last;  /* last: the one this view ends with */
+    bool entry;            /* the first block of its view */
     sf_scan_bounds bounds; /* of the view */
 } sf_scan_pos;
 
@@ -44,7 +44,7 @@ typedef struct sf_scan_source {
     sf_buf *owner; /* holds the value; SSTs: and the block, also while it stands at no row of it; NULL: it has none */
     uint64_t seq;
     uint8_t flags;
-    bool new_key; /* SSTs, forwards: the key is not that of the row shown before, */
+    bool new_key;        /* SSTs, forwards: the key is not that of the row shown before, */
     bool passed_new_key; /* nor is that of a row that was passed over since then */
     /* private */
     sf_scan_io *io;
@@ -59,8 +59,8 @@ typedef struct sf_scan_source {
     sf_window *now;
     sf_window **ahead; /* those that follow it, ahead_count of them; NULL: never had any */
     uint32_t ahead_count;
-    sf_scan_pos ahead_end; /* their last block */
-    uint64_t reach;    /* plain bytes to read ahead */
+    sf_scan_pos ahead_end;      /* their last block */
+    uint64_t reach;             /* plain bytes to read ahead */
     uint32_t expansion_percent; /* of the last one: plain bytes for 100 stored ones */
 } sf_scan_source;
 

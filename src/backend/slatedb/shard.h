@@ -7,8 +7,8 @@
 
 /* All fields are set at open. */
 typedef struct sf_slatedb_shard {
-    sf_shard base; /* first */
-    sf_store *store; /* acquired */
+    sf_shard base;       /* first */
+    sf_store *store;     /* acquired */
     sf_disk_cache *disk; /* acquired, or NULL */
     sf_read_cost cost;
     sf_read_view view;

@@ -392,8 +392,9 @@ void sf__opening_enter(struct slatedb_opening *o, enum slatedb_open_state next)
 /* What cannot be decoded is as none. */
 static bool take_record(struct slatedb_opening *o)
 {
-    o->recorded = o->op->record && !o->op->checkpoint &&
-                  sf__opening_record_decode(&o->shard->view.manifest, sf__buf_bytes(o->op->record), o->alloc, NULL) == SF_OK;
+    o->recorded =
+        o->op->record && !o->op->checkpoint &&
+        sf__opening_record_decode(&o->shard->view.manifest, sf__buf_bytes(o->op->record), o->alloc, NULL) == SF_OK;
     return o->recorded;
 }
 

@@ -86,7 +86,8 @@ static bool sst_start(struct slatedb_opening *o, struct part_slot *slot)
         return false;
     slot->is_wal = false;
     slot->no = o->next_sst++;
-    slot->fetch = (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode, .disk = v->ssts[slot->no].disk};
+    slot->fetch =
+        (sf_fetch){.key = v->ssts[slot->no].key, .packed = true, .decode = sst_decode, .disk = v->ssts[slot->no].disk};
     if (sf__sst_meta_range(&v->ssts[slot->no], &slot->fetch.off, &slot->fetch.len, &e) == SF_OK)
         return true;
     sf__opening_object_error(o, v->ssts[slot->no].key, &e);

@@ -25,7 +25,7 @@
 #define NAMES_VERSION 1u
 #define CONTENT_TYPE "application/octet-stream"
 
-#define MAX_KEY_BYTES 65535u /* of SlateDB 0.12 and 0.13 */
+#define MAX_KEY_BYTES 65535u                                /* of SlateDB 0.12 and 0.13 */
 #define MAX_VALUE_BYTES (SF_LIMIT_BLOCK_BYTES - (1u << 20)) /* with its key it is a block that readers take */
 #define SST_BYTES_MIN (UINT64_C(64) << 10)
 #define SST_BYTES_MAX (UINT64_C(1) << 30)
@@ -131,8 +131,8 @@ static sf_status sst_write(void *ctx, sf_bytes bytes, sf_error *err)
 
 static sf_status ssts_reserve(struct slatedb_writer *w, sf_error *err)
 {
-    return SF_RESERVE(w->base.rt->alloc, &w->ssts, &w->cap, w->count + 1)
-               ? SF_OK : sf_fail(err, SF_NOMEM, "%zu SSTs", w->count);
+    return SF_RESERVE(w->base.rt->alloc, &w->ssts, &w->cap, w->count + 1) ? SF_OK
+                                                                          : sf_fail(err, SF_NOMEM, "%zu SSTs", w->count);
 }
 
 static sf_status sst_finish(struct slatedb_writer *w, sf_error *err)
@@ -179,7 +179,9 @@ static sf_status slatedb_add(sf_shard_writer *base, sf_bytes key, sf_bytes value
 static sf_store_op new_op(const struct slatedb_writer *w, sf_store_verb verb, const char *key, int64_t timeout_ms)
 {
     return (sf_store_op){
-        .verb = verb, .key = key, .deadline_ns = sf__deadline_in_ms(timeout_ms),
+        .verb = verb,
+        .key = key,
+        .deadline_ns = sf__deadline_in_ms(timeout_ms),
     };
 }
 
@@ -225,7 +227,10 @@ static sf_status manifest_encode(struct slatedb_writer *w, sf_id128 checkpoint, 
     const sf_allocator *a = w->base.rt->alloc;
     sf_built_sst *ssts = sf__alloc(a, w->count * sizeof(*ssts));
     sf_built_database db = {
-        .ssts = ssts, .sst_count = w->count, .checkpoint = checkpoint, .checkpoint_create_s = FIXED_TIME_S,
+        .ssts = ssts,
+        .sst_count = w->count,
+        .checkpoint = checkpoint,
+        .checkpoint_create_s = FIXED_TIME_S,
         .checkpoint_name = CHECKPOINT_NAME,
     };
     sf_status rc;
@@ -356,7 +361,9 @@ static sf_status check_empty(const struct slatedb_writer *w, sf_error *err)
     const sf_allocator *a = w->base.rt->alloc;
     char *prefix = sf__asprintf(a, "%s%s", w->base.path, w->base.path[0] ? "/" : "");
     sf_store_listing l = {
-        .store = w->base.store, .prefix = prefix, .deadline_ns = sf__deadline_in_ms(w->base.upload.timeout_ms),
+        .store = w->base.store,
+        .prefix = prefix,
+        .deadline_ns = sf__deadline_in_ms(w->base.upload.timeout_ms),
         .max_pages = 1,
     };
     sf_status rc;

@@ -21,7 +21,8 @@ static sf_status name_object(sf_sst *sst, const sf_store *store, const sf_alloca
 /* On disk the name has to last, and whoever chooses names of objects must not be able to choose one that is another's. What the
  * manifest says of the file is part of it: an object that was replaced by one of the same name is another one. Only S3 has
  * names for good, and is worth a copy. */
-static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache *disk, const sf_allocator *a, sf_error *err)
+static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache *disk, const sf_allocator *a,
+                              sf_error *err)
 {
     const sf_sst_info *info = &sst->view->info;
     sf_bucket_info bucket = {0};
@@ -34,17 +35,17 @@ static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache 
         return SF_OK;
     sf__strbuf_init(&name, a);
     sf__strbuf_printf(&name, "%s\n%s\n%s\n", bucket.endpoint_url, store->url, sst->key);
-    sf__strbuf_printf(&name, "%llu %llu %llu %llu %d %d", (unsigned long long)info->index_off, (unsigned long long)info->index_len,
-                      (unsigned long long)info->filter_off, (unsigned long long)info->filter_len, (int)info->filter_format,
-                      (int)info->codec);
+    sf__strbuf_printf(&name, "%llu %llu %llu %llu %d %d", (unsigned long long)info->index_off,
+                      (unsigned long long)info->index_len, (unsigned long long)info->filter_off,
+                      (unsigned long long)info->filter_len, (int)info->filter_format, (int)info->codec);
     if (!name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest) && (sst->disk = sf__alloc(a, sizeof(*sst->disk))))
         *sst->disk = (sf_disk_place){disk, {sf_load_be(digest, 8), sf_load_be(digest + 8, 8)}};
     sf__strbuf_cleanup(&name);
     return sst->disk ? SF_OK : sf_fail(err, SF_NOMEM, "name of an SST");
 }
 
-sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path, sf_disk_cache *disk,
-                       const sf_allocator *a, sf_error *err)
+sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,
+                       sf_disk_cache *disk, const sf_allocator *a, sf_error *err)
 {
     const char *path = view->external_path ? view->external_path : db_path;
 
@@ -98,7 +99,8 @@ bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block)
 
     if (!place)
         return false;
-    name = (sf_extent_name){place->object, sf__index_block_off(&sst->index, block), (uint32_t)sf__index_block_len(&sst->index, block)};
+    name = (sf_extent_name){place->object, sf__index_block_off(&sst->index, block),
+                            (uint32_t)sf__index_block_len(&sst->index, block)};
     return sf__disk_cache_knows(place->cache, &name);
 }
 
@@ -144,8 +146,7 @@ static sf_status index_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_r
             rc = sf_fail(err, SF_UNSUPPORTED, "block %u takes %llu bytes, more than %u", i,
                          (unsigned long long)sf__index_block_len(&sst->index, i), SF_LIMIT_BLOCK_BYTES);
     sf__buf_release(buf);
-    return rc == SF_OK ? SF_OK
-                       : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
+    return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
 }
 
 static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_room *room, const sf_allocator *a,
@@ -166,8 +167,7 @@ static sf_status filter_open(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain_
     if (rc == SF_OK && sst->filter.count == 0) /* nothing in it that could rule a key out: its bytes may go */
         sf__filter_cleanup(&sst->filter);
     sf__buf_release(buf);
-    return rc == SF_OK ? SF_OK
-                       : sf_error_prefix(err, rc, "filter at %llu: ", (unsigned long long)info->filter_off);
+    return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "filter at %llu: ", (unsigned long long)info->filter_off);
 }
 
 /* Manifests have no checksum, and a wrong key range hides rows without a trace: so what the file itself says of its keys
@@ -241,13 +241,14 @@ sf_status sf__sst_meta_decode(sf_sst *sst, sf_bytes data, uint64_t off, sf_plain
 
 size_t sf__sst_resident_bytes(const sf_sst *sst)
 {
-    return sizeof(*sst) + sf__index_bytes(&sst->index) + sf__filter_bytes(&sst->filter) + (sst->key ? strlen(sst->key) + 1 : 0) +
-           (sst->disk ? sizeof(*sst->disk) : 0);
+    return sizeof(*sst) + sf__index_bytes(&sst->index) + sf__filter_bytes(&sst->filter) +
+           (sst->key ? strlen(sst->key) + 1 : 0) + (sst->disk ? sizeof(*sst->disk) : 0);
 }
 
 /* *out is set on success only. */
 static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plain, sf_buf *owner, bool look_ups,
-                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out,
+                             sf_error *err)
 {
     sf_buf *plain = NULL, *with_dir;
     sf_status rc = sf__stored_block_open(room, stored, sst->view->info.codec, max_plain, owner, a, &plain, err);
@@ -255,7 +256,8 @@ static sf_status block_plain(const sf_sst *sst, sf_bytes stored, size_t max_plai
     if (rc == SF_OK)
         rc = sf__block_check(sf__buf_bytes(plain), sst->view->format_version, err);
     if (rc == SF_OK && look_ups) {
-        rc = sf__block_dir_make(room, plain, sst->view->format_version, cache ? sf__block_cache_slab(cache) : NULL, a, &with_dir, err);
+        rc = sf__block_dir_make(room, plain, sst->view->format_version, cache ? sf__block_cache_slab(cache) : NULL, a,
+                                &with_dir, err);
         if (rc == SF_OK) {
             sf__buf_release(plain);
             plain = with_dir;
@@ -276,7 +278,8 @@ static sf_status in_block(const sf_sst *sst, uint32_t block, sf_status rc, sf_er
 }
 
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
-                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err)
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out,
+                             sf_error *err)
 {
     sf_buf *plain = NULL;
     sf_status rc = block_plain(sst, stored, SF_LIMIT_BLOCK_BYTES, owner, look_ups, cache, room, a, &plain, err);
@@ -291,12 +294,13 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
     return SF_OK;
 }
 
-sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room, const sf_allocator *a,
-                                sf_buf **out, sf_error *err)
+sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room,
+                                const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes plain;
     sf_buf *unpacked = NULL;
-    sf_status rc = sf__stored_block_view(room, stored, sst->view->info.codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &unpacked, err);
+    sf_status rc =
+        sf__stored_block_view(room, stored, sst->view->info.codec, SF_LIMIT_BLOCK_BYTES, a, &plain, &unpacked, err);
 
     if (rc == SF_OK)
         rc = sf__block_check(plain, sst->view->format_version, err);

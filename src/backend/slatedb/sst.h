@@ -21,13 +21,13 @@ typedef struct sf_sst {
     sf_hash128 object;       /* names it in the block cache */
     sf_disk_place *disk;     /* names it in the disk cache, which the shard holds; NULL: it is not kept there */
     sf_index index;
-    sf_filter filter;        /* zeroed: none */
+    sf_filter filter; /* zeroed: none */
     _Atomic(sf_block_table *) table; /* its blocks in memory; NULL: none so far, or without a place; else for good, once it is decoded */
 } sf_sst;
 
 /* `db_path` is that of the database; SSTs of other databases name their own. `disk` is borrowed, may be NULL. */
-sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path, sf_disk_cache *disk,
-                       const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,
+                       sf_disk_cache *disk, const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__sst_cleanup(sf_sst *sst, const sf_allocator *a);
 
@@ -78,16 +78,17 @@ bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block);
  * `owner`, which may be NULL, where that holds these bytes for the caller only (format/compress.h). `look_ups`: it stays in memory, where
  * they will come to it, and gets a directory (format/block_dir.h); in `cache`, unless that is NULL. */
 sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored, sf_buf *owner, bool look_ups,
-                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
+                             const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out,
+                             sf_error *err) SF_MUST_USE;
 
 /* The same of a block that nobody looks up and that need not be alone: one that is stored as it is stays where it lies, and *out is a
  * reference on `data`. */
-sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room, const sf_allocator *a,
-                                sf_buf **out, sf_error *err) SF_MUST_USE;
+sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room,
+                                const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* The newest row of `key` with seq <= max_seq, as sf__block_get() has it. `plain` as below. */
-static inline sf_status sf__sst_block_get(const sf_sst *sst, const sf_buf *plain, sf_bytes key, uint64_t max_seq, bool *found,
-                                          sf_block_row *row, sf_error *err)
+static inline sf_status sf__sst_block_get(const sf_sst *sst, const sf_buf *plain, sf_bytes key, uint64_t max_seq,
+                                          bool *found, sf_block_row *row, sf_error *err)
 {
     sf_block block;
     sf_status rc;

@@ -42,7 +42,7 @@ static inline bool sf__sst_writer_is_empty(const sf_sst_writer *w)
 }
 
 /* Writes what is left. The keys in *info are copies in *keys, the caller's. A new SST begins with the next row. */
-sf_status sf__sst_writer_finish(sf_sst_writer *w, sf_sst_info *info, sf_buf **keys, uint64_t *size,
-                                sf_error *err) SF_MUST_USE;
+sf_status sf__sst_writer_finish(sf_sst_writer *w, sf_sst_info *info, sf_buf **keys, uint64_t *size, sf_error *err)
+    SF_MUST_USE;
 
 #endif

@@ -46,8 +46,8 @@ static void find_only(sf_read_view *v)
     v->only_count = n;
 }
 
-sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk, const sf_allocator *a,
-                             sf_error *err)
+sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk,
+                             const sf_allocator *a, sf_error *err)
 {
     const sf_slatedb_manifest *m = &v->manifest;
     uint32_t n = m->view_count;

@@ -8,9 +8,9 @@
 
 typedef struct sf_read_view {
     sf_slatedb_manifest manifest;
-    sf_sst *ssts;          /* each SST once, however many views show it */
+    sf_sst *ssts; /* each SST once, however many views show it */
     uint32_t sst_count;
-    sf_sst **sst_of_view;  /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
+    sf_sst **sst_of_view;    /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
     const sf_sst_view *only; /* all SSTs, where they are one run, or one of L0, of one tree, and show all of their rows; */
     uint32_t only_count;     /* else 0 */
     sf_memtable *memtable; /* NULL: no rows were replayed */
@@ -18,8 +18,8 @@ typedef struct sf_read_view {
 } sf_read_view;
 
 /* Makes `ssts` and `sst_of_view` from the manifest; no SST is read. On failure the view can be cleaned up. */
-sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk, const sf_allocator *a,
-                             sf_error *err) SF_MUST_USE;
+sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk,
+                             const sf_allocator *a, sf_error *err) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__read_view_cleanup(sf_read_view *v, const sf_allocator *a);
 size_t sf__read_view_resident_bytes(const sf_read_view *v);
@@ -39,12 +39,12 @@ typedef struct sf_probe {
     sf_bytes key; /* borrowed */
     uint64_t hash;
     bool hashed;
-    bool unfiltered; /* the filter of `sst` has not been asked yet */
-    const sf_slatedb_tree *tree; /* NULL: no tree has such keys */
-    uint32_t next_source;        /* L0 first, then the runs */
+    bool unfiltered;                  /* the filter of `sst` has not been asked yet */
+    const sf_slatedb_tree *tree;      /* NULL: no tree has such keys */
+    uint32_t next_source;             /* L0 first, then the runs */
     const sf_slatedb_sorted_run *run; /* being walked, or NULL */
     uint32_t next_in_run;
-    const sf_sst *sst; /* to look at now */
+    const sf_sst *sst;         /* to look at now */
     uint32_t block, block_end; /* its blocks that may hold the key and have not been looked at */
 } sf_probe;
 

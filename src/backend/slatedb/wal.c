@@ -55,8 +55,7 @@ static sf_status block_rows(sf_wal_rows *w, sf_bytes plain, unsigned version, ui
     if (rc != SF_OK)
         return rc;
     sf__block_cursor_set(cursor, &block);
-    for (rc = sf__block_cursor_first(cursor, err); rc == SF_OK && cursor->valid;
-         rc = sf__block_cursor_next(cursor, err)) {
+    for (rc = sf__block_cursor_first(cursor, err); rc == SF_OK && cursor->valid; rc = sf__block_cursor_next(cursor, err)) {
         if (cursor->row.seq <= after_seq)
             continue;
         rc = row_add(w, &cursor->row, a, err);
@@ -106,8 +105,7 @@ static sf_status index_decode(sf_index *index, sf_bytes object, const sf_sst_inf
     if (rc == SF_OK)
         rc = sf__index_decode(index, plain, sf__sst_blocks_end(info), a, err);
     sf__buf_release(buf);
-    return rc == SF_OK ? SF_OK
-                       : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
+    return rc == SF_OK ? SF_OK : sf_error_prefix(err, rc, "index at %llu: ", (unsigned long long)info->index_off);
 }
 
 sf_status sf__wal_decode(sf_wal_rows *out, sf_bytes object, uint64_t after_seq, sf_plain_room *room,

@@ -26,7 +26,7 @@ typedef struct sf_wal_rows {
     sf_arena arena; /* keys and values */
     sf_mem_row *rows;
     size_t count, cap;
-    uint64_t bytes; /* of keys and values */
+    uint64_t bytes;            /* of keys and values */
     uint64_t min_seq, max_seq; /* when count > 0 */
 } sf_wal_rows;
 

@@ -48,7 +48,8 @@ static void mend_all(sf_buf *object)
     sf_sst_footer footer;
     bool empty;
 
-    if (object->n <= SF_SST_FOOTER_BYTES || sf__sst_footer_decode(&footer, sf__buf_bytes(object), object->n, NULL) != SF_OK)
+    if (object->n <= SF_SST_FOOTER_BYTES ||
+        sf__sst_footer_decode(&footer, sf__buf_bytes(object), object->n, NULL) != SF_OK)
         return;
     mend(object, footer.info_off, footer.info_len);
     if (sf__sst_open(&info, &footer, &empty, sf__buf_bytes(object), NULL) == SF_OK)

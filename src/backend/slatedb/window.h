@@ -9,7 +9,7 @@
 
 /* Who waits for windows. Loop thread only. */
 typedef struct sf_window_waiter {
-    size_t missing; /* windows that are not home */
+    size_t missing;                                /* windows that are not home */
     void (*home)(struct sf_window_waiter *waiter); /* the last of them is */
 } sf_window_waiter;
 

@@ -11,10 +11,7 @@ typedef struct sf_slatedb_writer_options {
     uint32_t min_filter_keys; /* an SST with fewer rows gets no filter */
     uint64_t sst_bytes;       /* an SST is closed at this stored size; 64 KiB .. 1 GiB */
 } sf_slatedb_writer_options;
-#define SF_SLATEDB_WRITER_OPTIONS_INIT                                                                       \
-    {                                                                                                        \
-        .codec = SF_CODEC_NONE, .block_bytes = 4096, .bits_per_key = 10, .min_filter_keys = 1,               \
-        .sst_bytes = UINT64_C(64) << 20                                                                      \
-    }
+#define SF_SLATEDB_WRITER_OPTIONS_INIT \
+    {.codec = SF_CODEC_NONE, .block_bytes = 4096, .bits_per_key = 10, .min_filter_keys = 1, .sst_bytes = UINT64_C(64) << 20}
 
 #endif

@@ -120,7 +120,8 @@ sf_status sf__copy_keep(int folder, int fd, const char *temporary, const char *f
     if (renameat(folder, temporary, folder, name_in_folder(file)) != 0 &&
         (errno != EISDIR || unlinkat(folder, temporary, 0) != 0)) /* a folder that somebody made there stays */
         rc = sf_fail(err, SF_IO, "copy of shard.db: rename %s to %s: %s", temporary, file, strerror(errno));
-    sf__private_folder_lock(folder, LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
+    sf__private_folder_lock(folder,
+                            LOCK_UN); /* not by closing: a process that was forked just now has the descriptor, too */
     return rc;
 }
 

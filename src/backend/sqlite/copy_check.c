@@ -24,7 +24,8 @@ void sf__copy_digest_add(sf_copy_digest *d, uint64_t off, sf_hash128 piece)
     d->sum.hi ^= h.hi;
 }
 
-sf_status sf__copy_piece_hash(const sf_file_view *file, uint64_t off, const sf_allocator *a, sf_hash128 *out, sf_error *err)
+sf_status sf__copy_piece_hash(const sf_file_view *file, uint64_t off, const sf_allocator *a, sf_hash128 *out,
+                              sf_error *err)
 {
     uint64_t left = file->size - off, end = off + (left < SF_COPY_PIECE_BYTES ? left : SF_COPY_PIECE_BYTES);
     uint8_t *buf = sf__alloc(a, READ_BYTES);
@@ -75,8 +76,9 @@ static atomic_uint_fast64_t known[BUCKETS][SLOTS]; /* 0: free */
 static uint64_t stamp_of(const struct stat *st, const uint8_t record[SF_COPY_RECORD_BYTES])
 {
     const uint64_t words[] = {
-        (uint64_t)st->st_dev,         (uint64_t)st->st_ino,          (uint64_t)st->st_size,       (uint64_t)st->st_mtim.tv_sec,
-        (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec,
+        (uint64_t)st->st_dev,          (uint64_t)st->st_ino,          (uint64_t)st->st_size,
+        (uint64_t)st->st_mtim.tv_sec,  (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec,
+        (uint64_t)st->st_ctim.tv_nsec,
     };
     uint8_t all[sizeof(words) + SF_COPY_RECORD_BYTES];
 

@@ -105,8 +105,7 @@ static bool lookout_move(sf_tree_walk *w, struct lookout *l, bool backwards, uin
 {
     uint32_t depth = l->depth;
 
-    while (depth > 0 &&
-           (backwards ? l->index[depth - 1] == 0 : l->index[depth - 1] >= l->pages[depth - 1]->header.cells))
+    while (depth > 0 && (backwards ? l->index[depth - 1] == 0 : l->index[depth - 1] >= l->pages[depth - 1]->header.cells))
         depth--;
     if (depth == 0)
         return false;

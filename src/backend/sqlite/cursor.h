@@ -37,6 +37,7 @@ uint32_t sf__cursor_cell(const sf_tree_cursor *c);
 size_t sf__cursor_upcoming(sf_tree_walk *w, const sf_tree_cursor *c, uint32_t *out, size_t most);
 /* AT_CELL: where the payloads of the cells behind it go on, on pages that memory does not have: at most `most`, of `pages` pages; how
  * many. */
-size_t sf__cursor_upcoming_chains(sf_tree_walk *w, const sf_tree_cursor *c, sf_page_need *out, size_t most, uint32_t pages);
+size_t sf__cursor_upcoming_chains(sf_tree_walk *w, const sf_tree_cursor *c, sf_page_need *out, size_t most,
+                                  uint32_t pages);
 
 #endif

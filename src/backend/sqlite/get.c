@@ -47,8 +47,7 @@ static sf_buf *page_in_memory(void *ctx, uint32_t number)
 
 sf_tree_walk sf__sqlite_walk(const sf_sqlite_shard *s)
 {
-    return (sf_tree_walk){
-        .tree = &s->tree, .page = page_in_memory, .ctx = (void *)&s->pages, .alloc = s->base.rt->alloc};
+    return (sf_tree_walk){.tree = &s->tree, .page = page_in_memory, .ctx = (void *)&s->pages, .alloc = s->base.rt->alloc};
 }
 
 /* A page that is damaged is read once more, which is an operation. */

@@ -112,8 +112,7 @@ static sf_status name_it(sf_local_copy *c, sf_error *err)
 
 static bool is_same(const struct stat *a, const struct stat *b)
 {
-    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+    return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 sf_status sf__local_copy_keep(sf_local_copy *c, sf_error *err)

@@ -40,9 +40,9 @@ bool sf__sqlite_record_decode(sf_sqlite_record *out, sf_bytes record)
     sf_bytes etag;
     uint8_t kind, sidecar, n;
 
-    if (!sf_cursor_u8(&record, &kind) || kind != RECORD_OF_SQLITE || !sf_cursor_u64be(&record, &r.db_bytes) || r.db_bytes == 0 ||
-        !sf_cursor_u8(&record, &sidecar) || sidecar > 1 || !sf_cursor_u8(&record, &n) || !sf_cursor_take(&record, n, &etag) ||
-        record.n > 0 || !is_etag(etag))
+    if (!sf_cursor_u8(&record, &kind) || kind != RECORD_OF_SQLITE || !sf_cursor_u64be(&record, &r.db_bytes) ||
+        r.db_bytes == 0 || !sf_cursor_u8(&record, &sidecar) || sidecar > 1 || !sf_cursor_u8(&record, &n) ||
+        !sf_cursor_take(&record, n, &etag) || record.n > 0 || !is_etag(etag))
         return false;
     r.has_sidecar = sidecar == 1;
     memcpy(r.etag, etag.p, etag.n);

@@ -16,7 +16,8 @@ typedef struct sf_sqlite_record {
 } sf_sqlite_record;
 
 /* *out is the caller's; NULL: it cannot be told, since the store gave no ETag, or one of other characters. SF_NOMEM. */
-sf_status sf__sqlite_record_encode(sf_buf **out, const sf_sqlite_record *r, const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__sqlite_record_encode(sf_buf **out, const sf_sqlite_record *r, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 /* False: it is no such record. */
 bool sf__sqlite_record_decode(sf_sqlite_record *out, sf_bytes record) SF_MUST_USE;
 

@@ -19,8 +19,8 @@ typedef struct sf_page_writer {
 } sf_page_writer;
 
 /* `lock_off`: SF_SQLITE_LOCK_OFF, but in tests. False without memory. */
-bool sf__page_writer_init(sf_page_writer *w, int fd, uint32_t page_bytes, uint64_t lock_off,
-                          const sf_allocator *a) SF_MUST_USE;
+bool sf__page_writer_init(sf_page_writer *w, int fd, uint32_t page_bytes, uint64_t lock_off, const sf_allocator *a)
+    SF_MUST_USE;
 /* The next page, which the caller fills before it calls anything else here, or puts later; what its bytes are until then is not
  * said. SF_INVALID: a database has no more. */
 sf_status sf__page_writer_next(sf_page_writer *w, uint32_t *number, uint8_t **page, sf_error *err) SF_MUST_USE;

@@ -47,7 +47,10 @@ static sf_cache_key cache_key(const sf_page_source *s, uint32_t number)
     sf_block_table *t = atomic_load_explicit(&s->table, memory_order_acquire);
 
     /* what lies behind the end by what another page says has no place */
-    return (sf_cache_key){.object = s->identity, .off = sf__page_off(s, number), .table = t && number - 1 < t->count ? t : NULL, .block = number - 1};
+    return (sf_cache_key){.object = s->identity,
+                          .off = sf__page_off(s, number),
+                          .table = t && number - 1 < t->count ? t : NULL,
+                          .block = number - 1};
 }
 
 static void cache_put(const sf_page_source *s, uint32_t number, sf_buf *page)

@@ -16,16 +16,16 @@ typedef struct sf_page_source {
     sf_runtime *rt; /* borrowed, as all that follows */
     sf_block_cache *shard_cache;
     sf_store *store;
-    const char *key;  /* of shard.db */
-    const char *etag; /* of the object that was opened */
+    const char *key;            /* of shard.db */
+    const char *etag;           /* of the object that was opened */
     atomic_bool *unconditional; /* the store refuses conditions on GETs: then only sizes are compared */
-    uint64_t bytes;   /* its size */
+    uint64_t bytes;             /* its size */
     uint32_t page_bytes;
-    int copy;            /* its copy on disk, by descriptor; or -1: read it by ranges */
-    bool cached;         /* pages may be kept */
-    sf_hash128 identity; /* in the cache */
-    uint64_t charged;    /* to it, for pages that stay; loop thread */
-    sf_sidecar sidecar;  /* owned; or zeroed */
+    int copy;                        /* its copy on disk, by descriptor; or -1: read it by ranges */
+    bool cached;                     /* pages may be kept */
+    sf_hash128 identity;             /* in the cache */
+    uint64_t charged;                /* to it, for pages that stay; loop thread */
+    sf_sidecar sidecar;              /* owned; or zeroed */
     _Atomic(sf_block_table *) table; /* its pages in memory, once they have a size; NULL: none so far, or without a place */
 } sf_page_source;
 
@@ -123,7 +123,8 @@ bool sf__page_source_refuses_conditions(const sf_page_source *s, const char *con
 
 /* What an answer to a read comes to that has ended with `e`: SF_OK; SF_CORRUPT when it is of another object than was opened, by
  * condition or by size; or its failure. */
-sf_status sf__page_source_judge(const sf_page_source *s, const sf_error *e, uint64_t object_size, sf_error *err) SF_MUST_USE;
+sf_status sf__page_source_judge(const sf_page_source *s, const sf_error *e, uint64_t object_size, sf_error *err)
+    SF_MUST_USE;
 
 /* Names object and place in front of what is wrong with a page. */
 sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err);

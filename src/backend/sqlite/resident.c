@@ -194,7 +194,8 @@ static void keep(struct sqlite_resident *r, uint32_t number, sf_buf *page)
 
     if (number == r->probe)
         r->probe_is_interior = interior;
-    if ((interior || r->op->where == SF_RESIDENCY_MEMORY) && sf__page_source_stay(&r->shard->pages, number, page, &e) != SF_OK) {
+    if ((interior || r->op->where == SF_RESIDENCY_MEMORY) &&
+        sf__page_source_stay(&r->shard->pages, number, page, &e) != SF_OK) {
         sf_error_prefix(&e, e.code, "%s: ", r->shard->base.url);
         sf_error_object(&e, r->shard->base.url);
         failed(r, &e);
@@ -321,8 +322,10 @@ sf_status sf__sqlite_can_stay(const sf_shard *base, sf_residency where, sf_error
 {
     if (where != SF_RESIDENCY_DISK || sf_container_of(base, const sf_sqlite_shard, base)->pages.copy >= 0)
         return SF_OK;
-    return sf_fail(err, SF_UNSUPPORTED, "%s: it cannot stay on disk, since it is read by ranges, without a copy: let SQLite shards be downloaded, or choose another residency",
-                   base->url);
+    return sf_fail(
+        err, SF_UNSUPPORTED,
+        "%s: it cannot stay on disk, since it is read by ranges, without a copy: let SQLite shards be downloaded, or choose another residency",
+        base->url);
 }
 
 uint64_t sf__sqlite_resident_bytes(sf_shard *base, sf_residency where, uint64_t *room)

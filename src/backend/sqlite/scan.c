@@ -28,8 +28,8 @@ struct sqlite_scan {
     sf_tree_cursor cursor;
     bool at_cell; /* whose row was not given yet */
     sf_tree_payload payload;
-    sf_tree_descent row;    /* that the cell leads to, of a table with row ids */
-    sf_value value;         /* of the row that it stands at: */
+    sf_tree_descent row; /* that the cell leads to, of a table with row ids */
+    sf_value value;      /* of the row that it stands at: */
     sf_row shown;
     sf_buf *last_owner;     /* holds `last` */
     sf_bytes last;          /* key of the row given last */

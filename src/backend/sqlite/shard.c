@@ -57,7 +57,13 @@ sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, s
         return sf_fail(err, SF_NOMEM, "shard");
     }
     s->store = sf__store_acquire(op->store);
-    s->pages = (sf_page_source){.rt = op->rt, .shard_cache = s->base.cache, .store = s->store, .key = s->key, .etag = s->etag, .unconditional = &s->unconditional, .copy = -1};
+    s->pages = (sf_page_source){.rt = op->rt,
+                                .shard_cache = s->base.cache,
+                                .store = s->store,
+                                .key = s->key,
+                                .etag = s->etag,
+                                .unconditional = &s->unconditional,
+                                .copy = -1};
     *out = s;
     return SF_OK;
 }

@@ -30,9 +30,9 @@ typedef struct sf_sqlite_shard {
     char etag[128];
     atomic_bool unconditional; /* see pages.h */
     sf_tree tree;
-    sf_page_source pages; /* its copy is the shard's, and keeps that from being removed */
-    char *file;           /* the copy's name, for messages and for tidying up; NULL: there is none */
-    sf_work close;        /* the copy */
+    sf_page_source pages;        /* its copy is the shard's, and keeps that from being removed */
+    char *file;                  /* the copy's name, for messages and for tidying up; NULL: there is none */
+    sf_work close;               /* the copy */
     bool index_stays, all_stays; /* in memory; loop thread */
 } sf_sqlite_shard;
 

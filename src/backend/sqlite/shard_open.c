@@ -60,7 +60,7 @@ struct sqlite_opening {
     uint64_t since_ns;
     sf_sqlite_shard *shard;
     sf_sqlite_reading reading;
-    bool recorded; /* size and ETag are those of the record */
+    bool recorded;    /* size and ETag are those of the record */
     bool has_sidecar; /* as far as is known */
     bool by_ranges;
     bool asking; /* head is under way */
@@ -139,8 +139,8 @@ static void object_known(struct sqlite_opening *o, uint64_t size, const char eta
     if (o->size == 0)
         sf_fail(&e, SF_CORRUPT, "%s: the object is empty", o->shard->key);
     else if (!o->by_ranges)
-        o->shard->file = sf__copy_name(o->copy.folder, o->op->store->url, o->shard->key, o->op->db_id, o->op->checkpoint,
-                                       o->shard->etag, o->alloc);
+        o->shard->file = sf__copy_name(o->copy.folder, o->op->store->url, o->shard->key, o->op->db_id,
+                                       o->op->checkpoint, o->shard->etag, o->alloc);
     if (e.code == SF_OK && !o->by_ranges && !o->shard->file)
         sf_fail(&e, SF_NOMEM, "name of a copy");
     o->copy.size = o->size;
@@ -402,14 +402,16 @@ static void work_done(sf_work *w)
     enum sqlite_open_state next = after_job(o);
     const bool bad = copy_is_bad(o);
 
-    if (bad && o->recorded && !sf__is_cancelled(&o->cancelled)) { /* what is downloaded is looked at first: it may be another one by now */
+    if (bad && o->recorded &&
+        !sf__is_cancelled(&o->cancelled)) { /* what is downloaded is looked at first: it may be another one by now */
         record_forget(o);
         go_on(o, OPEN_HEAD);
         return;
     }
     if (bad) {
         if (o->work_error.code != SF_NOT_FOUND)
-            sf__log(&o->rt->log, SF_LOG_WARN, "copies", "a copy on disk of %s is not used, the object is downloaded again: %s",
+            sf__log(&o->rt->log, SF_LOG_WARN, "copies",
+                    "a copy on disk of %s is not used, the object is downloaded again: %s",
                     o->op->url ? o->op->url : o->shard->key, o->work_error.message);
         o->copy.taken = false;
         sf_error_clear(&o->work_error);
@@ -513,16 +515,15 @@ static void sidecar_done(sf_fetch *f)
 
 static void sidecar_start(struct sqlite_opening *o)
 {
-    fetch_start(
-        o,
-        (sf_fetch){
-            .key = o->sidecar_key,
-            .len = SF_STORE_ALL,
-            .max_bytes = SF_LIMIT_SIDECAR_BYTES,
-            .packed = true,
-            .decode = decode_sidecar,
-        },
-        sidecar_done);
+    fetch_start(o,
+                (sf_fetch){
+                    .key = o->sidecar_key,
+                    .len = SF_STORE_ALL,
+                    .max_bytes = SF_LIMIT_SIDECAR_BYTES,
+                    .packed = true,
+                    .decode = decode_sidecar,
+                },
+                sidecar_done);
 }
 
 static void first_start(struct sqlite_opening *o);

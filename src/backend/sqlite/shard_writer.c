@@ -17,9 +17,9 @@
 /* With a page size rows go into the table at once. With "auto" they wait in the spool until all have been seen: writing
  * and reading them once in order costs less than building the table twice, as VACUUM would. */
 struct sqlite_writer {
-    sf_shard_writer base; /* first */
+    sf_shard_writer base;          /* first */
     sf_sqlite_writer_options opts; /* folder: ours */
-    char *folder;         /* NULL: the default */
+    char *folder;                  /* NULL: the default */
     char *db_key, *sidecar_key;
     sf_table_builder *table;    /* NULL while rows are spooled */
     sf_page_size_picker picker; /* with "auto" */
@@ -35,8 +35,8 @@ static sf_status check_options(const sf_sqlite_writer_options *o, sf_error *err)
         return SF_OK;
     if (o->page_bytes < SF_SQLITE_PAGE_BYTES_MIN || o->page_bytes > SF_SQLITE_PAGE_BYTES_MAX ||
         (o->page_bytes & (o->page_bytes - 1)) != 0)
-        return sf_fail(err, SF_INVALID, "SQLite pages of %u bytes: 4096, 8192, 16384, 32768, 65536 or auto are possible",
-                       o->page_bytes);
+        return sf_fail(err, SF_INVALID,
+                       "SQLite pages of %u bytes: 4096, 8192, 16384, 32768, 65536 or auto are possible", o->page_bytes);
     return SF_OK;
 }
 
@@ -107,8 +107,9 @@ static sf_status writer_init(struct sqlite_writer *w, const sf_sqlite_writer_opt
         return sf_fail(err, SF_NOMEM, "%s: writer", sf__shard_label(w->base.db_id).text);
     if (!is_auto(w))
         return open_table(w, opts->page_bytes, err);
-    return sf__page_size_picker_init(&w->picker, a) ? SF_OK
-                                                    : sf_fail(err, SF_NOMEM, "%s: sizes of rows", sf__shard_label(w->base.db_id).text);
+    return sf__page_size_picker_init(&w->picker, a)
+               ? SF_OK
+               : sf_fail(err, SF_NOMEM, "%s: sizes of rows", sf__shard_label(w->base.db_id).text);
 }
 
 sf_status sf__sqlite_shard_writer_open(sf_shard_writer **out, const sf_shard_target *target,
@@ -166,7 +167,8 @@ static sf_status build_from_spool(struct sqlite_writer *w, sf_error *err)
         sf_bytes key, value;
 
         if (sf__is_cancelled(w->base.upload.cancel))
-            return sf_fail(err, SF_CANCELLED, "%s: cancelled while " SF_SQLITE_DB_NAME " was built", sf__shard_label(w->base.db_id).text);
+            return sf_fail(err, SF_CANCELLED, "%s: cancelled while " SF_SQLITE_DB_NAME " was built",
+                           sf__shard_label(w->base.db_id).text);
         rc = sf__row_spool_next(&w->spool, &end, &key, &value, err);
         if (rc == SF_OK && !end)
             rc = sf__table_builder_add(w->table, key, value, err);
@@ -203,8 +205,8 @@ static sf_status append(void *ctx, sf_bytes piece, sf_error *err)
     return sf__upload_append(ctx, piece, err);
 }
 
-static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, const sf_sidecar_map *map, const char *etag,
-                             sf_shard_result *r, sf_error *err)
+static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, const sf_sidecar_map *map,
+                             const char *etag, sf_shard_result *r, sf_error *err)
 {
     sf_upload_result stored;
     sf_upload *u = NULL;
@@ -222,7 +224,8 @@ static sf_status add_sidecar(struct sqlite_writer *w, const sf_file_view *db, co
     return rc;
 }
 
-static sf_status record(const struct sqlite_writer *w, const sf_upload_result *stored, bool has_sidecar, sf_shard_result *r, sf_error *err)
+static sf_status record(const struct sqlite_writer *w, const sf_upload_result *stored, bool has_sidecar,
+                        sf_shard_result *r, sf_error *err)
 {
     sf_sqlite_record of = {.db_bytes = stored->size, .has_sidecar = has_sidecar};
 

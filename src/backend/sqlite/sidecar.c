@@ -162,8 +162,7 @@ static sf_status decode_body(sf_sidecar *s, sf_error *err)
         return sf_fail(err, SF_CORRUPT, "sidecar: pages of %u bytes, and the database has others", s->page_bytes);
     for (uint32_t i = 0; i < s->page_count; i++)
         if (!page_fits(stored_page(s, i), at(s->pages, i), s->page_bytes))
-            return sf_fail(err, SF_CORRUPT, "sidecar: page %u does not come to %u bytes", at(s->pages, i),
-                           s->page_bytes);
+            return sf_fail(err, SF_CORRUPT, "sidecar: page %u does not come to %u bytes", at(s->pages, i), s->page_bytes);
     return SF_OK;
 }
 

@@ -28,8 +28,8 @@ sf_status sf__sidecar_encode(const sf_file_view *db, const sf_sidecar_map *map, 
                              sf_sidecar_sink sink, void *ctx, sf_error *err) SF_MUST_USE;
 /* From memory into memory. SF_UNSUPPORTED: this file cannot have one (reserved bytes in its pages, WAL mode, more than a reader
  * would take); then do without. SF_CORRUPT: not a sound database. */
-sf_status sf__sidecar_encode_bytes(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out,
-                                   sf_error *err) SF_MUST_USE;
+sf_status sf__sidecar_encode_bytes(sf_bytes db, const char *etag, const sf_allocator *a, sf_buf **out, sf_error *err)
+    SF_MUST_USE;
 
 /* A decoded one; checked as a whole, so that nothing below can fail. Released with sf__sidecar_cleanup(). */
 typedef struct sf_sidecar {
@@ -44,15 +44,15 @@ typedef struct sf_sidecar {
 /* `etag`: of the shard.db at hand; SF_CONFLICT when the sidecar is bound to another one or to none. NULL: do not
  * compare. SF_UNSUPPORTED: another version. SF_CORRUPT: anything else wrong. A reader goes on without it in all three
  * cases. SF_WOULD_BLOCK: it unpacks to more than `room` has; NULL: without a bound but SF_LIMIT_SIDECAR_BYTES. */
-sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, sf_plain_room *room, const sf_allocator *a,
-                             sf_error *err) SF_MUST_USE;
+sf_status sf__sidecar_decode(sf_sidecar *out, sf_bytes object, const char *etag, sf_plain_room *room,
+                             const sf_allocator *a, sf_error *err) SF_MUST_USE;
 void sf__sidecar_cleanup(sf_sidecar *s); /* takes a zeroed one and leaves one */
 
-uint32_t sf__sidecar_page_number(const sf_sidecar *s, uint32_t i);            /* i < page_count; ascending */
+uint32_t sf__sidecar_page_number(const sf_sidecar *s, uint32_t i); /* i < page_count; ascending */
 bool sf__sidecar_find_page(const sf_sidecar *s, uint32_t number, uint32_t *i);
-void sf__sidecar_page(const sf_sidecar *s, uint32_t i, uint8_t *out);         /* page_bytes bytes, as in shard.db */
+void sf__sidecar_page(const sf_sidecar *s, uint32_t i, uint8_t *out); /* page_bytes bytes, as in shard.db */
 
-uint32_t sf__sidecar_chain_head(const sf_sidecar *s, uint32_t i);             /* i < chain_count; ascending */
+uint32_t sf__sidecar_chain_head(const sf_sidecar *s, uint32_t i); /* i < chain_count; ascending */
 /* The pages of the chain that begins with `head` are chain pages *first, *first + 1, ... */
 bool sf__sidecar_find_chain(const sf_sidecar *s, uint32_t head, uint32_t *first, uint32_t *count);
 uint32_t sf__sidecar_chain_page(const sf_sidecar *s, uint32_t i);

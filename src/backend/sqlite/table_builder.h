@@ -27,10 +27,7 @@ typedef struct sf_table_builder_options {
     uint64_t lock_off;   /* SF_SQLITE_LOCK_OFF, but in tests */
     bool sidecar;        /* note what a sidecar says */
 } sf_table_builder_options;
-#define SF_TABLE_BUILDER_OPTIONS_INIT                                                                                  \
-    {                                                                                                                  \
-        .page_bytes = 4096, .lock_off = SF_SQLITE_LOCK_OFF                                                             \
-    }
+#define SF_TABLE_BUILDER_OPTIONS_INIT {.page_bytes = 4096, .lock_off = SF_SQLITE_LOCK_OFF}
 
 sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_options *opts, const sf_allocator *a,
                                  sf_error *err) SF_MUST_USE;
@@ -38,8 +35,8 @@ sf_status sf__table_builder_open(sf_table_builder **out, const sf_table_builder_
 sf_status sf__table_builder_add(sf_table_builder *b, sf_bytes key, sf_bytes value, sf_error *err) SF_MUST_USE;
 /* *file is all of it, to be read until free. *map, if not NULL, is what a sidecar says, borrowed until free; NULL: it was not
  * wanted, or no reader takes so much. */
-sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, const sf_sidecar_map **map,
-                                   sf_error *err) SF_MUST_USE;
+sf_status sf__table_builder_finish(sf_table_builder *b, sf_file_view *file, const sf_sidecar_map **map, sf_error *err)
+    SF_MUST_USE;
 void sf__table_builder_free(sf_table_builder *b); /* takes NULL */
 
 #endif

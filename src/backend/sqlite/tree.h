@@ -56,8 +56,7 @@ void sf__tree_page_drop(sf_tree_page *p); /* takes a zeroed one and leaves one *
 typedef struct sf_tree_payload {
     uint32_t page, cell; /* whose; page 0: nobody's */
     sf_bytes bytes;      /* the beginning, in the page or in `whole` */
-    sf_buf *
-        whole; /* of one that goes on on other pages: grows, and may move, as those come; NULL: all of it lies in the page */
+    sf_buf *whole; /* of one that goes on on other pages: grows, and may move, as those come; NULL: all of it lies in the page */
     uint64_t total; /* bytes that it says it has */
     uint32_t next;  /* page that it goes on on */
     bool scattered; /* its pages do not lie side by side */
@@ -81,8 +80,8 @@ sf_status sf__tree_key(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf
 sf_status sf__tree_search(sf_tree_walk *w, sf_tree_page *p, sf_bytes key, bool with, sf_tree_payload *payload,
                           uint32_t *count, bool *equal, sf_error *err) SF_MUST_USE;
 /* The child page left of a cell of an interior page; that of the cell behind the last one is the rightmost. */
-sf_status sf__tree_child(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint32_t *child,
-                         sf_error *err) SF_MUST_USE;
+sf_status sf__tree_child(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint32_t *child, sf_error *err)
+    SF_MUST_USE;
 
 /* Where a walk to one key is; plain numbers, so that it may be kept. Zeroed: it has not begun. */
 typedef struct sf_tree_place {

@@ -213,5 +213,6 @@ int sf__vfs_open(sqlite3 **db, sf_vfs_file *file)
 
     file->error = (sf_error)SF_ERROR_INIT;
     snprintf(name, sizeof(name), "%0*" PRIxPTR, (int)NAME_CHARS, (uintptr_t)file);
-    return sqlite3_open_v2(name, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, name_of_vfs());
+    return sqlite3_open_v2(name, db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
+                           name_of_vfs());
 }

@@ -56,8 +56,7 @@ sf_status sf__cel_compile(sf_cel **out, sf_bytes text, const sf_cel_column *colu
     sf__arena_init(&c->arena, a);
     if (column_count > SF_LIMIT_CEL_COLUMNS) {
         sf__cel_free(c);
-        return sf_fail(err, SF_INVALID, "there are %zu columns, more than %u", column_count,
-                       SF_LIMIT_CEL_COLUMNS);
+        return sf_fail(err, SF_INVALID, "there are %zu columns, more than %u", column_count, SF_LIMIT_CEL_COLUMNS);
     }
     rc = copy_columns(c, columns, column_count) && copy_bytes(&c->arena, &text)
              ? SF_OK
@@ -101,8 +100,8 @@ static bool unexpected(sf_cel_memory *m, const sf_cel_column *column, const sf_c
 
     if (given->kind == SF_CEL_ABSENT)
         return sf__cel_fail(m, "there is no value for column '%.*s'", n, (const char *)column->name.p);
-    return sf__cel_fail(m, "column '%.*s' is of type %s and cannot take the %s given", n,
-                        (const char *)column->name.p, sf__cel_kind_name(column->kind),
+    return sf__cel_fail(m, "column '%.*s' is of type %s and cannot take the %s given", n, (const char *)column->name.p,
+                        sf__cel_kind_name(column->kind),
                         given->kind == SF_CEL_NULL ? "null" : sf__cel_kind_name(given->kind));
 }
 
@@ -113,8 +112,7 @@ static bool out_of_range(sf_cel_memory *m, const sf_cel_column *column)
                         sf__cel_kind_name(column->kind));
 }
 
-static bool take_int(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given,
-                     sf_cel_value *out)
+static bool take_int(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given, sf_cel_value *out)
 {
     if (given->kind == SF_CEL_INT || given->kind == SF_CEL_BOOL)
         sf__cel_set_int(out, given->kind == SF_CEL_INT ? given->i : given->b);
@@ -127,8 +125,7 @@ static bool take_int(sf_cel_memory *m, const sf_cel_column *column, const sf_cel
     return true;
 }
 
-static bool take_uint(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given,
-                      sf_cel_value *out)
+static bool take_uint(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given, sf_cel_value *out)
 {
     if (given->kind == SF_CEL_UINT || given->kind == SF_CEL_BOOL)
         sf__cel_set_uint(out, given->kind == SF_CEL_UINT ? given->u : given->b);
@@ -141,8 +138,7 @@ static bool take_uint(sf_cel_memory *m, const sf_cel_column *column, const sf_ce
     return true;
 }
 
-static bool take_double(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given,
-                        sf_cel_value *out)
+static bool take_double(sf_cel_memory *m, const sf_cel_column *column, const sf_cel_value *given, sf_cel_value *out)
 {
     if (given->kind == SF_CEL_DOUBLE)
         sf__cel_set_double(out, given->d);
@@ -213,8 +209,7 @@ static bool eval(const struct evaluation *e, const sf_cel_node *n, sf_cel_value 
 
 static bool fail_kind(const struct evaluation *e, const char *name, const sf_cel_value *v)
 {
-    return sf__cel_fail(e->m, "found no matching overload for '%s' applied to '(%s)'", name,
-                        sf__cel_kind_name(v->kind));
+    return sf__cel_fail(e->m, "found no matching overload for '%s' applied to '(%s)'", name, sf__cel_kind_name(v->kind));
 }
 
 /* A condition; false when it has none. */
@@ -367,8 +362,7 @@ static bool eval_list(const struct evaluation *e, const sf_cel_node *n, sf_cel_v
 /* ------------------------------------------------------------------ macros ---------------------------------------- */
 
 /* all and exists: logic over the elements. */
-static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range,
-                            sf_cel_value *out)
+static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range, sf_cel_value *out)
 {
     bool decides = n->macro == SF_CEL_EXISTS;
     size_t stride = range->kind == SF_CEL_MAP ? 2 : 1;
@@ -391,8 +385,7 @@ static bool eval_quantifier(const struct evaluation *e, const sf_cel_node *n, co
     return undecided(e, &failure);
 }
 
-static bool eval_exists_one(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range,
-                            sf_cel_value *out)
+static bool eval_exists_one(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range, sf_cel_value *out)
 {
     size_t stride = range->kind == SF_CEL_MAP ? 2 : 1, found = 0;
 
@@ -409,8 +402,7 @@ static bool eval_exists_one(const struct evaluation *e, const sf_cel_node *n, co
 }
 
 /* map and filter. */
-static bool eval_each(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range,
-                      sf_cel_value *out)
+static bool eval_each(const struct evaluation *e, const sf_cel_node *n, const sf_cel_value *range, sf_cel_value *out)
 {
     size_t stride = range->kind == SF_CEL_MAP ? 2 : 1, count = 0;
     const sf_cel_node *predicate = n->macro == SF_CEL_FILTER || n->arg_count == 3 ? n->args[1] : NULL;
@@ -501,8 +493,7 @@ static bool eval(const struct evaluation *e, const sf_cel_node *n, sf_cel_value 
     return sf__cel_fail(e->m, "internal error: a name is left");
 }
 
-bool sf__cel_eval(const sf_cel *c, const sf_cel_value *values, const bool *whole, sf_cel_memory *m,
-                  sf_cel_value *out)
+bool sf__cel_eval(const sf_cel *c, const sf_cel_value *values, const bool *whole, sf_cel_memory *m, sf_cel_value *out)
 {
     struct evaluation e = {.m = m, .checked = &c->checked, .values = values, .whole = whole};
 

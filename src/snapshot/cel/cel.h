@@ -32,7 +32,7 @@ bool sf__cel_column_take(sf_cel_memory *m, const sf_cel_column *column, const sf
 /* `values`: one for each column, as given (ABSENT: the context has none); only those that are needed are
  * looked at. `whole`, or NULL: for each column, see above. The result, and what it points to, lives as long
  * as `m` and the values. False with the reason in m->reason. */
-bool sf__cel_eval(const sf_cel *c, const sf_cel_value *values, const bool *whole, sf_cel_memory *m,
-                  sf_cel_value *out) SF_MUST_USE;
+bool sf__cel_eval(const sf_cel *c, const sf_cel_value *values, const bool *whole, sf_cel_memory *m, sf_cel_value *out)
+    SF_MUST_USE;
 
 #endif

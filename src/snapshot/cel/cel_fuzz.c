@@ -54,8 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         expect(first.kind == second.kind);
         m.steps_left = again.steps_left = UINT32_MAX;
         expect(sf__cel_equal(&m, &first, &second, &same));
-        expect(same || first.kind == SF_CEL_DOUBLE || first.kind == SF_CEL_LIST ||
-               first.kind == SF_CEL_MAP); /* not a NaN */
+        expect(same || first.kind == SF_CEL_DOUBLE || first.kind == SF_CEL_LIST || first.kind == SF_CEL_MAP); /* not a NaN */
     } else {
         expect(strcmp(m.reason, again.reason) == 0);
     }

@@ -57,8 +57,7 @@ static sf_status no_memory(const struct checker *c)
 /* ------------------------------------------------------------------ types ----------------------------------------- */
 
 /* NULL without memory. */
-static const sf_cel_type *type_of_two(struct checker *c, sf_cel_kind kind, const sf_cel_type *a,
-                                      const sf_cel_type *b)
+static const sf_cel_type *type_of_two(struct checker *c, sf_cel_kind kind, const sf_cel_type *a, const sf_cel_type *b)
 {
     sf_cel_type *t = a ? sf__arena_alloc(c->arena, sizeof(*t)) : NULL;
 
@@ -77,8 +76,7 @@ static bool agree(const sf_cel_type *a, const sf_cel_type *b)
     if (a->kind == KIND_DYN || b->kind == KIND_DYN)
         return true;
     if (a->kind != b->kind)
-        return (a->kind == SF_CEL_NULL && may_be_null(b->kind)) ||
-               (b->kind == SF_CEL_NULL && may_be_null(a->kind));
+        return (a->kind == SF_CEL_NULL && may_be_null(b->kind)) || (b->kind == SF_CEL_NULL && may_be_null(a->kind));
     return (!a->a || agree(a->a, b->a)) && (!a->b || agree(a->b, b->b));
 }
 
@@ -127,8 +125,7 @@ static sf_status no_overload(const struct checker *c, const sf_cel_node *n, sf_b
             used += (size_t)snprintf(types + used, sizeof(types) - used, ", ");
         used += type_format(types + used, sizeof(types) - used, n->args[i]->type);
     }
-    return sf__cel_complain(c->err, c->text, n->pos,
-                            "found no matching overload for '%.*s' applied to '(%s)'",
+    return sf__cel_complain(c->err, c->text, n->pos, "found no matching overload for '%.*s' applied to '(%s)'",
                             (int)(name.n < 60 ? name.n : 60), (const char *)name.p, types);
 }
 
@@ -189,12 +186,7 @@ static bool fits(const char **p, const sf_cel_type *t, struct bound *bound)
     case 'B':
         return bind(&bound->b, t);
     case 'L':
-        return fits(p,
-                    dyn                      ? t
-                    : t->kind == SF_CEL_LIST ? t->a
-                                             : &type_dyn,
-                    bound) &&
-               (dyn || t->kind == SF_CEL_LIST);
+        return fits(p, dyn ? t : t->kind == SF_CEL_LIST ? t->a : &type_dyn, bound) && (dyn || t->kind == SF_CEL_LIST);
     case 'M': {
         bool map = t->kind == SF_CEL_MAP, key = fits(p, map ? t->a : &type_dyn, bound);
 
@@ -245,8 +237,7 @@ static sf_status resolve(struct checker *c, sf_cel_node *n)
         const sf_cel_type *result;
         bool ok = true;
 
-        if (!sf_bytes_eq(n->name, sf_bytes_str(f->name)) ||
-            !(f->form & (n->member ? SF_CEL_MEMBER : SF_CEL_GLOBAL)) ||
+        if (!sf_bytes_eq(n->name, sf_bytes_str(f->name)) || !(f->form & (n->member ? SF_CEL_MEMBER : SF_CEL_GLOBAL)) ||
             param_count(f->params) != n->arg_count)
             continue;
         known = true;
@@ -287,8 +278,7 @@ static sf_status check_call(struct checker *c, sf_cel_node *n)
     if (rc != SF_OK || n->arg_count != 2 || n->args[1]->kind != SF_CEL_N_CONSTANT)
         return rc;
     second = &n->args[1]->constant;
-    if (second->kind == SF_CEL_STRING && strcmp(n->function->params, "ts") == 0 &&
-        !sf__cel_zone_is_known(second->s))
+    if (second->kind == SF_CEL_STRING && strcmp(n->function->params, "ts") == 0 && !sf__cel_zone_is_known(second->s))
         return sf__cel_complain(c->err, c->text, n->args[1]->pos,
                                 "'%.*s' is no offset such as '+02:00': names of regions are not supported",
                                 (int)(second->s.n < 60 ? second->s.n : 60), (const char *)second->s.p);
@@ -312,8 +302,7 @@ static bool chain_is(const sf_cel_node *n, sf_bytes name)
 {
     if (n->kind == SF_CEL_N_IDENT)
         return sf_bytes_eq(n->name, name);
-    if (n->kind != SF_CEL_N_SELECT || n->test || name.n < n->name.n + 2 ||
-        name.p[name.n - n->name.n - 1] != '.')
+    if (n->kind != SF_CEL_N_SELECT || n->test || name.n < n->name.n + 2 || name.p[name.n - n->name.n - 1] != '.')
         return false;
     if (memcmp(name.p + name.n - n->name.n, n->name.p, n->name.n) != 0)
         return false;
@@ -405,8 +394,7 @@ static sf_status fold(struct checker *c, sf_cel_node *n)
     if (!all_constant(n))
         return SF_OK;
     items = sf__arena_alloc(
-        c->arena,
-        (n->kind == SF_CEL_N_MAP ? sf__cel_map_bytes(n->arg_count / 2) : n->arg_count * sizeof(*items)) + 1);
+        c->arena, (n->kind == SF_CEL_N_MAP ? sf__cel_map_bytes(n->arg_count / 2) : n->arg_count * sizeof(*items)) + 1);
     if (!items)
         return no_memory(c);
     for (size_t i = 0; i < n->arg_count; i++)
@@ -484,8 +472,8 @@ static sf_status macro_type(struct checker *c, sf_cel_node *n, const sf_cel_type
                                 "a condition is expected, not an expression of type '%s'", type);
     }
     if (n->macro == SF_CEL_MAP_EACH || n->macro == SF_CEL_FILTER)
-        n->type = type_of_two(c, SF_CEL_LIST,
-                              n->macro == SF_CEL_FILTER ? element : n->args[n->arg_count - 1]->type, NULL);
+        n->type =
+            type_of_two(c, SF_CEL_LIST, n->macro == SF_CEL_FILTER ? element : n->args[n->arg_count - 1]->type, NULL);
     else
         n->type = &scalars[SF_CEL_BOOL];
     return n->type ? SF_OK : no_memory(c);
@@ -502,8 +490,7 @@ static sf_status check_macro(struct checker *c, sf_cel_node *n)
         return rc;
     if (range->kind != SF_CEL_LIST && range->kind != SF_CEL_MAP && range->kind != KIND_DYN) {
         type_format(type, sizeof(type), range);
-        return sf__cel_complain(c->err, c->text, n->pos,
-                                "expression of type '%s' cannot be the range of a macro", type);
+        return sf__cel_complain(c->err, c->text, n->pos, "expression of type '%s' cannot be the range of a macro", type);
     }
     variable.type = range->a ? range->a : &type_dyn;
     variable.index = c->locals ? c->locals->index + 1 : 0;
@@ -547,11 +534,9 @@ static sf_status check(struct checker *c, sf_cel_node *n)
     return SF_OK;
 }
 
-sf_status sf__cel_check(sf_cel_node *root, sf_bytes text, sf_cel_checked *checked, sf_arena *arena,
-                        sf_error *err)
+sf_status sf__cel_check(sf_cel_node *root, sf_bytes text, sf_cel_checked *checked, sf_arena *arena, sf_error *err)
 {
-    struct checker c = {
-        .text = text, .arena = arena, .err = err, .checked = checked, .prepared_left = SF_LIMIT_CEL_BYTES};
+    struct checker c = {.text = text, .arena = arena, .err = err, .checked = checked, .prepared_left = SF_LIMIT_CEL_BYTES};
 
     checked->local_count = 0;
     return check(&c, root);

@@ -18,7 +18,6 @@ typedef struct sf_cel_checked {
 
 /* Resolves names and functions, folds constant lists and maps; what it adds lies in `arena`. SF_INVALID,
  * SF_NOMEM. */
-sf_status sf__cel_check(sf_cel_node *root, sf_bytes text, sf_cel_checked *checked, sf_arena *arena,
-                        sf_error *err);
+sf_status sf__cel_check(sf_cel_node *root, sf_bytes text, sf_cel_checked *checked, sf_arena *arena, sf_error *err);
 
 #endif

@@ -66,8 +66,7 @@ static bool is_time(const sf_cel_value *v)
 
 /* ------------------------------------------------------------------ arithmetic ------------------------------------ */
 
-static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                sf_cel_value *out)
+static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (both(a, SF_CEL_INT)) {
@@ -93,8 +92,7 @@ static bool add(sf_cel_memory *m, const sf_cel_value *a, size_t count, const voi
     return no_overload(m, "_+_", a, count);
 }
 
-static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (both(a, SF_CEL_INT)) {
@@ -109,8 +107,7 @@ static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
         sf__cel_set_double(out, a[0].d - a[1].d);
         return true;
     }
-    if (both(a, SF_CEL_TIMESTAMP) &&
-        llabs(a[0].i - a[1].i) > INT64_MAX / 1000000000) /* CEL's durations between two times */
+    if (both(a, SF_CEL_TIMESTAMP) && llabs(a[0].i - a[1].i) > INT64_MAX / 1000000000) /* CEL's durations between two times */
         return sf__cel_fail(m, "the duration is out of range");
     if (both(a, SF_CEL_DURATION) || both(a, SF_CEL_TIMESTAMP))
         return sf__cel_duration_make(m, a[0].i - a[1].i, (int64_t)a[0].nanos - a[1].nanos, out);
@@ -119,8 +116,7 @@ static bool subtract(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     return no_overload(m, "_-_", a, count);
 }
 
-static bool multiply(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool multiply(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (both(a, SF_CEL_INT)) {
@@ -138,8 +134,7 @@ static bool multiply(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     return no_overload(m, "_*_", a, count);
 }
 
-static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (both(a, SF_CEL_DOUBLE)) {
@@ -163,8 +158,7 @@ static bool divide(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     return no_overload(m, "_/_", a, count);
 }
 
-static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (both(a, SF_CEL_UINT)) {
@@ -184,8 +178,7 @@ static bool modulo(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     return no_overload(m, "_%_", a, count);
 }
 
-static bool negate(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool negate(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (a->kind == SF_CEL_DOUBLE) {
@@ -198,8 +191,7 @@ static bool negate(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     return !__builtin_sub_overflow(0, a->i, &out->i) || overflow(m, a);
 }
 
-static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (a->kind != SF_CEL_BOOL)
@@ -210,8 +202,7 @@ static bool not_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
 
 /* ------------------------------------------------------------------ comparison ------------------------------------ */
 
-static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     (void)count;
@@ -219,8 +210,7 @@ static bool equals(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     return sf__cel_equal(m, &a[0], &a[1], &out->b);
 }
 
-static bool differs(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool differs(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     bool ok = equals(m, a, count, prepared, out);
 
@@ -228,8 +218,7 @@ static bool differs(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     return ok;
 }
 
-static bool less(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                 sf_cel_value *out)
+static bool less(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     int order;
 
@@ -240,8 +229,7 @@ static bool less(sf_cel_memory *m, const sf_cel_value *a, size_t count, const vo
     return true;
 }
 
-static bool less_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                          sf_cel_value *out)
+static bool less_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     int order;
 
@@ -252,8 +240,7 @@ static bool less_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t count,
     return true;
 }
 
-static bool greater(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool greater(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     const sf_cel_value swapped[2] = {a[1], a[0]};
 
@@ -270,8 +257,7 @@ static bool greater_or_equal(sf_cel_memory *m, const sf_cel_value *a, size_t cou
 
 /* ------------------------------------------------------------------ lists and maps -------------------------------- */
 
-static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                  sf_cel_value *out)
+static bool is_in(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     sf__cel_set_bool(out, false);
@@ -308,8 +294,7 @@ static bool whole(const sf_cel_value *v, int64_t *out)
     }
 }
 
-static bool index_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool index_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     const sf_cel_value *found;
     int64_t i;
@@ -331,8 +316,7 @@ static bool index_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     return true;
 }
 
-static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                 sf_cel_value *out)
+static bool size(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     int64_t n = 0;
 
@@ -362,21 +346,18 @@ static size_t search_steps(sf_bytes in, sf_bytes what)
     return in.n / 64 * (1 + (what.n < COMPARED_EACH ? what.n : COMPARED_EACH) / 8);
 }
 
-static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool contains(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "contains", a, count);
     if (!sf__cel_memory_steps(m, search_steps(a[0].s, a[1].s)))
         return false;
-    sf__cel_set_bool(out, a[1].s.n == 0 ||
-                        (a[0].s.n > 0 && memmem(a[0].s.p, a[0].s.n, a[1].s.p, a[1].s.n) != NULL));
+    sf__cel_set_bool(out, a[1].s.n == 0 || (a[0].s.n > 0 && memmem(a[0].s.p, a[0].s.n, a[1].s.p, a[1].s.n) != NULL));
     return true;
 }
 
-static bool starts_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                        sf_cel_value *out)
+static bool starts_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (!both(a, SF_CEL_STRING))
@@ -385,8 +366,7 @@ static bool starts_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, c
     return true;
 }
 
-static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                      sf_cel_value *out)
+static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     sf_bytes tail;
 
@@ -394,15 +374,14 @@ static bool ends_with(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     if (!both(a, SF_CEL_STRING))
         return no_overload(m, "endsWith", a, count);
     sf__cel_set_bool(out, a[1].s.n <= a[0].s.n && sf_bytes_slice(a[0].s, a[0].s.n - a[1].s.n, a[1].s.n, &tail) &&
-                     sf_bytes_eq(tail, a[1].s));
+                              sf_bytes_eq(tail, a[1].s));
     return true;
 }
 
 /* Making a regular expression ready takes tens of microseconds. */
 #define COMPILE_STEPS 500u
 
-static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool matches(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     char reason[150];
 
@@ -431,8 +410,7 @@ static bool int_of_text(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
     return true;
 }
 
-static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     switch (a->kind) {
@@ -458,8 +436,7 @@ static bool to_int(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     }
 }
 
-static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     bool negative;
 
@@ -485,8 +462,7 @@ static bool to_uint(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     }
 }
 
-static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                      sf_cel_value *out)
+static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     sf__cel_set_double(out, 0);
@@ -501,19 +477,16 @@ static bool to_double(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
         out->d = (double)a->u;
         return true;
     case SF_CEL_STRING:
-        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) &&
-               (sf__cel_double_parse(sf_bytes_trim(a->s), &out->d) ||
-                sf__cel_fail(m, "cannot convert string to double"));
+        return sf__cel_memory_steps(m, SF_CEL_DOUBLE_STEPS) && (sf__cel_double_parse(sf_bytes_trim(a->s), &out->d) ||
+                                                                sf__cel_fail(m, "cannot convert string to double"));
     default:
         return no_overload(m, "double", a, count);
     }
 }
 
-static bool to_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool to_bool(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
-    static const char *const texts[2][5] = {{"0", "f", "false", "False", "FALSE"},
-                                            {"1", "t", "true", "True", "TRUE"}};
+    static const char *const texts[2][5] = {{"0", "f", "false", "False", "FALSE"}, {"1", "t", "true", "True", "TRUE"}};
 
     (void)prepared;
     *out = *a;
@@ -540,8 +513,7 @@ static bool text_of(sf_cel_memory *m, const char *text, size_t n, sf_cel_value *
     return true;
 }
 
-static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                      sf_cel_value *out)
+static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     char text[SF_CEL_TIME_TEXT]; /* the longest of them */
 
@@ -570,8 +542,7 @@ static bool to_string(sf_cel_memory *m, const sf_cel_value *a, size_t count, con
     }
 }
 
-static bool to_bytes(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                     sf_cel_value *out)
+static bool to_bytes(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (a->kind != SF_CEL_BYTES && a->kind != SF_CEL_STRING)
@@ -580,8 +551,7 @@ static bool to_bytes(sf_cel_memory *m, const sf_cel_value *a, size_t count, cons
     return true;
 }
 
-static bool to_dyn(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                   sf_cel_value *out)
+static bool to_dyn(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)m;
     (void)count;
@@ -590,8 +560,7 @@ static bool to_dyn(sf_cel_memory *m, const sf_cel_value *a, size_t count, const 
     return true;
 }
 
-static bool type_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                    sf_cel_value *out)
+static bool type_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)m;
     (void)count;
@@ -600,8 +569,7 @@ static bool type_of(sf_cel_memory *m, const sf_cel_value *a, size_t count, const
     return true;
 }
 
-static bool to_timestamp(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                         sf_cel_value *out)
+static bool to_timestamp(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (a->kind == SF_CEL_STRING)
@@ -612,8 +580,7 @@ static bool to_timestamp(sf_cel_memory *m, const sf_cel_value *a, size_t count, 
     return a->kind == SF_CEL_TIMESTAMP || no_overload(m, "timestamp", a, count);
 }
 
-static bool to_duration(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                        sf_cel_value *out)
+static bool to_duration(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     (void)prepared;
     if (a->kind == SF_CEL_STRING)
@@ -624,12 +591,11 @@ static bool to_duration(sf_cel_memory *m, const sf_cel_value *a, size_t count, c
 
 /* ------------------------------------------------------------------ times ----------------------------------------- */
 
-#define TIME_PART(function, name)                                                                            \
-    static bool function(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,        \
-                         sf_cel_value *out)                                                                  \
-    {                                                                                                        \
-        (void)prepared;                                                                                      \
-        return is_time(&a[0]) ? sf__cel_time_part(m, name, a, count, out) : no_overload(m, name, a, count);  \
+#define TIME_PART(function, name)                                                                                        \
+    static bool function(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out) \
+    {                                                                                                                    \
+        (void)prepared;                                                                                                  \
+        return is_time(&a[0]) ? sf__cel_time_part(m, name, a, count, out) : no_overload(m, name, a, count);              \
     }
 TIME_PART(full_year, "getFullYear")
 TIME_PART(month, "getMonth")
@@ -646,8 +612,7 @@ TIME_PART(milliseconds, "getMilliseconds")
 
 /* XXH3 of the canonical bytes of a key (docs/formats/snapshot.md 6.1), whatever the snapshot's own hash is.
  */
-static bool shard_hash(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared,
-                       sf_cel_value *out)
+static bool shard_hash(sf_cel_memory *m, const sf_cel_value *a, size_t count, const void *prepared, sf_cel_value *out)
 {
     uint8_t integer[8];
 
@@ -701,11 +666,11 @@ const sf_cel_function sf__cel_functions[] = {
     {"!_", "b", "b", SF_CEL_GLOBAL, not_bool},
     {"_==_", "AA", "b", SF_CEL_GLOBAL, equals},
     {"_!=_", "AA", "b", SF_CEL_GLOBAL, differs},
-#define ORDERED(letters)                                                                                     \
-    {"_<_", letters, "b", SF_CEL_GLOBAL, less}, {"_<=_", letters, "b", SF_CEL_GLOBAL, less_or_equal},        \
-        {"_>_", letters, "b", SF_CEL_GLOBAL, greater},                                                       \
-    {                                                                                                        \
-        "_>=_", letters, "b", SF_CEL_GLOBAL, greater_or_equal                                                \
+#define ORDERED(letters)                                                                              \
+    {"_<_", letters, "b", SF_CEL_GLOBAL, less}, {"_<=_", letters, "b", SF_CEL_GLOBAL, less_or_equal}, \
+        {"_>_", letters, "b", SF_CEL_GLOBAL, greater},                                                \
+    {                                                                                                 \
+        "_>=_", letters, "b", SF_CEL_GLOBAL, greater_or_equal                                         \
     }
     ORDERED("bb"),
     ORDERED("ii"),
@@ -808,8 +773,7 @@ static void *take_from_arena(size_t n, void *ctx)
     return sf__arena_alloc(room->arena, n > 0 ? n : 1);
 }
 
-const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena,
-                            size_t *left)
+const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena, size_t *left)
 {
     struct room room = {arena, left};
     char reason[8];

@@ -17,8 +17,7 @@ typedef struct sf_cel_function {
     /* Arguments of other kinds than those of the overload may come by dyn(): then it fails. All overloads of
      * a name and a number of arguments share it. `prepared` is of sf__cel_prepare(). False with the reason in
      * `m`. */
-    bool (*call)(sf_cel_memory *m, const sf_cel_value *args, size_t count, const void *prepared,
-                 sf_cel_value *out);
+    bool (*call)(sf_cel_memory *m, const sf_cel_value *args, size_t count, const void *prepared, sf_cel_value *out);
 } sf_cel_function;
 
 #define SF_CEL_MAX_ARGS 3u
@@ -28,15 +27,14 @@ extern const size_t sf__cel_function_count;
 
 /* What a function can make of a constant argument once, for all its calls: in at most *left bytes of `arena`,
  * or NULL. */
-const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena,
-                            size_t *left);
+const void *sf__cel_prepare(const sf_cel_function *f, const sf_cel_value *second, sf_arena *arena, size_t *left);
 
 /* ------------------------------------------------------------------ its parts ------------------------------------- */
 
 /* regex.c: a pattern as RE2 reads it, and whether it is found anywhere in a text. NULL: the reason is in
  * `reason`. */
-const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void *ctx), void *ctx,
-                                  char *reason, size_t size);
+const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void *ctx), void *ctx, char *reason,
+                                  size_t size);
 bool sf__cel_regex_found(sf_cel_memory *m, const void *regex, sf_bytes text, bool *found) SF_MUST_USE;
 
 /* time.c. Each takes checked kinds; false with the reason in `m`. */
@@ -50,7 +48,6 @@ size_t sf__cel_time_format(char out[SF_CEL_TIME_TEXT], const sf_cel_value *t);
 /* Whether a text is a time zone that sf__cel_time_part() takes. */
 bool sf__cel_zone_is_known(sf_bytes zone);
 /* getFullYear and so on. `args`: the time, and perhaps the zone. */
-bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *args, size_t count,
-                       sf_cel_value *out);
+bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *args, size_t count, sf_cel_value *out);
 
 #endif

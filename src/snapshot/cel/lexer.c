@@ -95,8 +95,7 @@ struct literal {
 
 static sf_status bad_literal(const struct literal *l, const char *what, sf_error *err)
 {
-    return sf__cel_complain(err, l->text, l->begin, "invalid %s literal: %s", l->bytes ? "bytes" : "string",
-                            what);
+    return sf__cel_complain(err, l->text, l->begin, "invalid %s literal: %s", l->bytes ? "bytes" : "string", what);
 }
 
 static bool closes(const struct literal *l)
@@ -235,14 +234,12 @@ static sf_status literal_token(sf_cel_token *out, struct literal *l, sf_arena *a
 {
     sf_status rc;
 
-    l->out = sf__arena_alloc(arena, literal_room(*l) +
-                                        4); /* one character more than fits may be written before it ends */
+    l->out = sf__arena_alloc(arena, literal_room(*l) + 4); /* one character more than fits may be written before it ends */
     if (!l->out)
         return sf_fail(err, SF_NOMEM, "CEL expression");
     rc = literal_decode(l, err);
     out->kind = SF_CEL_T_LITERAL;
-    out->value =
-        l->bytes ? sf__cel_bytes(sf_bytes_of(l->out, l->n)) : sf__cel_string(sf_bytes_of(l->out, l->n));
+    out->value = l->bytes ? sf__cel_bytes(sf_bytes_of(l->out, l->n)) : sf__cel_string(sf_bytes_of(l->out, l->n));
     return rc;
 }
 
@@ -264,8 +261,7 @@ static bool sign_token(sf_cel_token *out, sf_bytes text, size_t pos, size_t *end
     return c > 0 && strchr("+-*/%<>!?:.,()[]{}", c) != NULL;
 }
 
-sf_status sf__cel_token(sf_cel_token *out, sf_bytes text, uint32_t pos, uint32_t *next, sf_arena *arena,
-                        sf_error *err)
+sf_status sf__cel_token(sf_cel_token *out, sf_bytes text, uint32_t pos, uint32_t *next, sf_arena *arena, sf_error *err)
 {
     struct literal l = {.text = text};
     sf_status rc = SF_OK;

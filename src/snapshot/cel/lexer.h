@@ -25,7 +25,6 @@ typedef struct sf_cel_token {
 
 /* The token at `pos` or behind the blanks and comments there; *next is where the one after it begins.
  * SF_INVALID, SF_NOMEM. */
-sf_status sf__cel_token(sf_cel_token *out, sf_bytes text, uint32_t pos, uint32_t *next, sf_arena *arena,
-                        sf_error *err);
+sf_status sf__cel_token(sf_cel_token *out, sf_bytes text, uint32_t pos, uint32_t *next, sf_arena *arena, sf_error *err);
 
 #endif

@@ -118,8 +118,7 @@ static sf_cel_node *node_new(sf_cel_parser *p, sf_cel_node_kind kind, uint32_t p
 static void too_deep(sf_cel_parser *p, uint32_t pos)
 {
     if (p->status == SF_OK)
-        fail(p, sf__cel_complain(p->err, p->text, pos, "the expression is nested more than %u deep",
-                                 SF_LIMIT_CEL_DEPTH));
+        fail(p, sf__cel_complain(p->err, p->text, pos, "the expression is nested more than %u deep", SF_LIMIT_CEL_DEPTH));
 }
 
 /* Adds a part, NULL after a failure. Room doubles: what is left behind in the arena is no more than what is
@@ -215,8 +214,7 @@ static sf_cel_node *number(sf_cel_parser *p, bool negative, uint32_t pos)
 
     if (n && !parse_number(p->token.text, negative, &n->constant))
         fail(p, sf__cel_complain(p->err, p->text, pos, "invalid number '%s%.*s'", negative ? "-" : "",
-                                 (int)(p->token.text.n < 60 ? p->token.text.n : 60),
-                                 (const char *)p->token.text.p));
+                                 (int)(p->token.text.n < 60 ? p->token.text.n : 60), (const char *)p->token.text.p));
     advance(p);
     return n;
 }
@@ -255,8 +253,8 @@ static sf_cel_node *expand_macro(sf_cel_parser *p, sf_cel_node *call)
     if (i == 5 || !(call->arg_count == 3 || (call->arg_count == 4 && i == SF_CEL_MAP_EACH)))
         return call;
     if (call->args[1]->kind != SF_CEL_N_IDENT || call->args[1]->rooted) {
-        fail(p, sf__cel_complain(p->err, p->text, call->args[1]->pos,
-                                 "%s() takes the name of a variable first", names[i]));
+        fail(p,
+             sf__cel_complain(p->err, p->text, call->args[1]->pos, "%s() takes the name of a variable first", names[i]));
         return call;
     }
     call->kind = SF_CEL_N_MACRO;
@@ -436,8 +434,7 @@ static sf_cel_node *unary(sf_cel_parser *p)
         count++;
     if (count > SF_LIMIT_CEL_DEPTH)
         too_deep(p, pos);
-    if (sign == '-' && count == 1 &&
-        p->token.kind == SF_CEL_T_NUMBER) /* the least int has no positive twin */
+    if (sign == '-' && count == 1 && p->token.kind == SF_CEL_T_NUMBER) /* the least int has no positive twin */
         return number(p, true, pos);
     n = member(p);
     if (count % 2 == 1 && p->status == SF_OK) /* an even number of them is none, as cel-cpp has it */
@@ -512,8 +509,7 @@ static sf_cel_node *relation(sf_cel_parser *p)
 }
 
 /* One or more parts between && or ||, as one node. */
-static sf_cel_node *chain(sf_cel_parser *p, unsigned sign, sf_cel_node_kind kind,
-                          sf_cel_node *(*part)(sf_cel_parser *))
+static sf_cel_node *chain(sf_cel_parser *p, unsigned sign, sf_cel_node_kind kind, sf_cel_node *(*part)(sf_cel_parser *))
 {
     sf_cel_node *first = part(p), *n;
 
@@ -559,8 +555,7 @@ sf_status sf__cel_parse(sf_cel_node **out, sf_bytes text, sf_arena *arena, sf_er
     sf_cel_parser p = {.text = text, .arena = arena, .err = err, .status = SF_OK};
 
     if (text.n > SF_LIMIT_CEL_TEXT_BYTES)
-        return sf_fail(err, SF_INVALID, "the expression has %zu bytes, more than %u", text.n,
-                       SF_LIMIT_CEL_TEXT_BYTES);
+        return sf_fail(err, SF_INVALID, "the expression has %zu bytes, more than %u", text.n, SF_LIMIT_CEL_TEXT_BYTES);
     advance(&p);
     *out = expr(&p);
     if (p.status == SF_OK && p.token.kind != SF_CEL_T_END)

@@ -130,8 +130,7 @@ static void rewrite_property(struct rewriting *r)
     size_t begin = braces ? 3 : 2, n = 0;
 
     begin += braces && next(r, begin) == '^';
-    while (next(r, begin + n) >= 0 && (is_letter(next(r, begin + n)) || next(r, begin + n) == '_') &&
-           (braces || n < 1))
+    while (next(r, begin + n) >= 0 && (is_letter(next(r, begin + n)) || next(r, begin + n) == '_') && (braces || n < 1))
         n++;
     if (n == 0 || !is_upper(next(r, begin)) || (n == 3 && next(r, begin) == 'X') ||
         (braces && next(r, begin + n) != '}')) {
@@ -249,8 +248,7 @@ static void rewrite_brace(struct rewriting *r)
     size_t i = 1;
     unsigned long v = 0, most = 0;
 
-    for (; next(r, i) >= 0 && ((next(r, i) >= '0' && next(r, i) <= '9') || (next(r, i) == ',' && i > 1));
-         i++) {
+    for (; next(r, i) >= 0 && ((next(r, i) >= '0' && next(r, i) <= '9') || (next(r, i) == ',' && i > 1)); i++) {
         v = next(r, i) == ',' ? 0 : v * 10 + (unsigned long)(next(r, i) - '0');
         most = v > most ? v : most;
         if (most > 1000) {
@@ -324,8 +322,8 @@ static void free_nothing(void *p, void *data)
     (void)data;
 }
 
-const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void *ctx), void *ctx,
-                                  char *reason, size_t size)
+const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void *ctx), void *ctx, char *reason,
+                                  size_t size)
 {
     struct rewriting r = {.in = pattern};
     struct taker *taker = take(sizeof(*taker), ctx);
@@ -358,8 +356,8 @@ const void *sf__cel_regex_compile(sf_bytes pattern, void *(*take)(size_t n, void
         return NULL;
     pcre2_set_newline(options, PCRE2_NEWLINE_LF);
     code = pcre2_compile((PCRE2_SPTR)r.out, r.n,
-                         PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C | PCRE2_ANCHORED, &error,
-                         &pos, options);
+                         PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C | PCRE2_ANCHORED, &error, &pos,
+                         options);
     if (!code) {
         PCRE2_UCHAR text[100] = "";
 

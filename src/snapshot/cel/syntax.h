@@ -42,7 +42,7 @@ typedef struct sf_cel_node {
     sf_cel_value constant;
     const struct sf_cel_type *type;         /* the checker's */
     const struct sf_cel_function *function; /* the checker's */
-    const void *prepared; /* of a function whose argument is constant: a regular expression */
+    const void *prepared;                   /* of a function whose argument is constant: a regular expression */
 } sf_cel_node;
 
 /* SF_INVALID: what is wrong, with its line and column; SF_NOMEM. `text` must live as long as the tree. */

@@ -104,8 +104,7 @@ static bool take_offset(sf_cursor *c, int64_t *offset)
         sign = -1;
     else if (!take(c, '+'))
         return false;
-    if (!take_digits(c, 2, &hours) || !take(c, ':') || !take_digits(c, 2, &minutes) || hours > 23 ||
-        minutes > 59)
+    if (!take_digits(c, 2, &hours) || !take(c, ':') || !take_digits(c, 2, &minutes) || hours > 23 || minutes > 59)
         return false;
     *offset = sign * (hours * 3600 + minutes * 60);
     return true;
@@ -116,17 +115,16 @@ bool sf__cel_timestamp_parse(sf_cel_memory *m, sf_bytes text, sf_cel_value *out)
     sf_cursor c = text;
     int64_t year, month, day, hour, minute, second, nanos = 0, offset;
     bool ok = take_digits(&c, 4, &year) && take(&c, '-') && take_field(&c, &month) && take(&c, '-') &&
-              take_field(&c, &day) && (take(&c, 'T') || take(&c, 't')) && take_field(&c, &hour) &&
-              take(&c, ':') && take_field(&c, &minute) && take(&c, ':') && take_field(&c, &second) &&
+              take_field(&c, &day) && (take(&c, 'T') || take(&c, 't')) && take_field(&c, &hour) && take(&c, ':') &&
+              take_field(&c, &minute) && take(&c, ':') && take_field(&c, &second) &&
               (!take(&c, '.') || take_fraction(&c, &nanos)) && take_offset(&c, &offset) && c.n == 0;
 
-    if (!ok || year < 1 || month < 1 || month > 12 || day < 1 ||
-        day > sf__days_in_month(year, (unsigned)month) || hour > 23 || minute > 59 ||
-        second > 60) /* a leap second is the next minute's first */
+    if (!ok || year < 1 || month < 1 || month > 12 || day < 1 || day > sf__days_in_month(year, (unsigned)month) ||
+        hour > 23 || minute > 59 || second > 60) /* a leap second is the next minute's first */
         return sf__cel_fail(m, "cannot convert string to timestamp");
     return sf__cel_timestamp_make(m,
-                                  sf__days_from_civil(year, (unsigned)month, (unsigned)day) * 86400 +
-                                      hour * 3600 + minute * 60 + second - offset,
+                                  sf__days_from_civil(year, (unsigned)month, (unsigned)day) * 86400 + hour * 3600 +
+                                      minute * 60 + second - offset,
                                   nanos, out);
 }
 
@@ -316,8 +314,7 @@ static int64_t timestamp_part(const char *name, int64_t seconds, int32_t nanos)
     return nanos / 1000000;
 }
 
-bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *args, size_t count,
-                       sf_cel_value *out)
+bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *args, size_t count, sf_cel_value *out)
 {
     int64_t offset = 0, part;
 
@@ -326,9 +323,9 @@ bool sf__cel_time_part(sf_cel_memory *m, const char *name, const sf_cel_value *a
             return false;
     } else if (count == 1 || args[1].kind == SF_CEL_STRING) {
         if (count == 2 && !zone_offset(args[1].s, &offset))
-            return sf__cel_fail(
-                m, "the time zone '%.*s' is no offset such as '+02:00': names of regions are not supported",
-                (int)(args[1].s.n < 60 ? args[1].s.n : 60), (const char *)args[1].s.p);
+            return sf__cel_fail(m,
+                                "the time zone '%.*s' is no offset such as '+02:00': names of regions are not supported",
+                                (int)(args[1].s.n < 60 ? args[1].s.n : 60), (const char *)args[1].s.p);
         part = timestamp_part(name, args[0].i + offset, args[0].nanos);
     } else {
         return sf__cel_fail(m, "no matching overload for %s()", name);

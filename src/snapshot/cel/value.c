@@ -112,8 +112,7 @@ bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order)
         return true;
     case SF_CEL_TIMESTAMP:
     case SF_CEL_DURATION:
-        *order =
-            a->i != b->i ? sign(a->i > b->i, a->i < b->i) : sign(a->nanos > b->nanos, a->nanos < b->nanos);
+        *order = a->i != b->i ? sign(a->i > b->i, a->i < b->i) : sign(a->nanos > b->nanos, a->nanos < b->nanos);
         return true;
     default:
         return false;
@@ -183,8 +182,7 @@ bool sf__cel_equal(sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *
 
 bool sf__cel_is_key(const sf_cel_value *v)
 {
-    return v->kind == SF_CEL_BOOL || v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT ||
-           v->kind == SF_CEL_STRING;
+    return v->kind == SF_CEL_BOOL || v->kind == SF_CEL_INT || v->kind == SF_CEL_UINT || v->kind == SF_CEL_STRING;
 }
 
 /* The order of an index: bools, integers, texts. */
@@ -278,8 +276,7 @@ static bool key_of_double(double d, sf_cel_value *key)
     return true;
 }
 
-bool sf__cel_map_find(sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,
-                      const sf_cel_value **found)
+bool sf__cel_map_find(sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key, const sf_cel_value **found)
 {
     size_t blocks = key->kind == SF_CEL_STRING ? key->s.n / 64 : 0;
     sf_cel_value integer;

@@ -125,8 +125,7 @@ static inline sf_cel_value sf__cel_bytes(sf_bytes s)
 bool sf__cel_order(const sf_cel_value *a, const sf_cel_value *b, int *order) SF_MUST_USE;
 /* Values of different kinds are unequal, but for numbers. What is looked at costs steps: false when they ran
  * out. */
-bool sf__cel_equal(struct sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b,
-                   bool *equal) SF_MUST_USE;
+bool sf__cel_equal(struct sf_cel_memory *m, const sf_cel_value *a, const sf_cel_value *b, bool *equal) SF_MUST_USE;
 /* The value of a key, or NULL. Integers find one another across int, uint, and double. False when the key is
  * of a kind that no map has, or the steps, which it costs, ran out. */
 bool sf__cel_map_find(struct sf_cel_memory *m, const sf_cel_value *map, const sf_cel_value *key,

@@ -18,7 +18,8 @@ static const sf_allocator *const a = &sf__allocator_default;
 
 /* ------------------------------------------------------------------ documents ------------------------------------ */
 
-#define STS(body) "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">" \
+#define STS(body)                                                                                            \
+    "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">"                \
     "<AssumeRoleWithWebIdentityResult><Credentials>" body "</Credentials></AssumeRoleWithWebIdentityResult>" \
     "<ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>"
 
@@ -29,14 +30,19 @@ static void documents(void **state)
         sf_credential_document kind;
         const char *text, *want; /* id/secret/token until second, or the error */
     } cases[] = {
-        {"process", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\": 1, \"AccessKeyId\": \"A\", \"SecretAccessKey\": \"S/+\", "
-         "\"SessionToken\": \"T==\", \"Expiration\": \"1970-01-02T00:00:00Z\"}", "A/S/+/T== until 86400"},
-        {"process, for ever", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}\n",
+        {"process", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\": 1, \"AccessKeyId\": \"A\", \"SecretAccessKey\": \"S/+\", "
+         "\"SessionToken\": \"T==\", \"Expiration\": \"1970-01-02T00:00:00Z\"}",
+         "A/S/+/T== until 86400"},
+        {"process, for ever", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}\n", "A/S/- until 0"},
+        {"process, nulls", SF_CREDENTIALS_FROM_PROCESS,
+         "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
+         "\"SessionToken\":null,\"Expiration\":null}",
          "A/S/- until 0"},
-        {"process, nulls", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
-         "\"SessionToken\":null,\"Expiration\":null}", "A/S/- until 0"},
         {"process, another version", SF_CREDENTIALS_FROM_PROCESS,
-         "{\"Version\":2,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}", "UNSUPPORTED: the document's Version is not 1"},
+         "{\"Version\":2,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}",
+         "UNSUPPORTED: the document's Version is not 1"},
         {"process, half", SF_CREDENTIALS_FROM_PROCESS, "{\"Version\":1,\"AccessKeyId\":\"A\"}",
          "CORRUPT: the document has no SecretAccessKey"},
         {"process, no time", SF_CREDENTIALS_FROM_PROCESS,
@@ -47,19 +53,30 @@ static void documents(void **state)
         {"a header inside", SF_CREDENTIALS_FROM_PROCESS,
          "{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\\r\\nX: y\"}",
          "INVALID: credentials: the secret access key holds a blank or control character"},
-        {"endpoint", SF_CREDENTIALS_FROM_ENDPOINT, "{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
-         "\"Token\":\"T\",\"Expiration\":\"1970-01-01T00:01:00.500Z\"}", "A/S/T until 60"},
+        {"endpoint", SF_CREDENTIALS_FROM_ENDPOINT,
+         "{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\","
+         "\"Token\":\"T\",\"Expiration\":\"1970-01-01T00:01:00.500Z\"}",
+         "A/S/T until 60"},
         {"endpoint, refused", SF_CREDENTIALS_FROM_ENDPOINT, "{\"Code\":\"AssumeRoleUnauthorizedAccess\"}",
          "DENIED: the document's Code is not Success"},
-        {"SSO", SF_CREDENTIALS_FROM_SSO, "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\","
-         "\"sessionToken\":\"T\",\"expiration\":61000}}", "A/S/T until 61"},
-        {"SSO, something else", SF_CREDENTIALS_FROM_SSO, "{\"message\":\"no\"}", "CORRUPT: the document has no accessKeyId"},
-        {"SSO, a time that is none", SF_CREDENTIALS_FROM_SSO, "{\"roleCredentials\":{\"accessKeyId\":\"A\","
-         "\"secretAccessKey\":\"S\",\"expiration\":-1}}", "CORRUPT: expiration is not a time"},
-        {"STS", SF_CREDENTIALS_FROM_STS, STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
-         "<SessionToken>T</SessionToken><Expiration>1970-01-01T01:00:00Z</Expiration>"), "A/S/T until 3600"},
-        {"STS, no token", SF_CREDENTIALS_FROM_STS, STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
-         "<Expiration>1970-01-01T01:00:00Z</Expiration>"), "CORRUPT: XML: no credentials of an assumed role"},
+        {"SSO", SF_CREDENTIALS_FROM_SSO,
+         "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"S\","
+         "\"sessionToken\":\"T\",\"expiration\":61000}}",
+         "A/S/T until 61"},
+        {"SSO, something else", SF_CREDENTIALS_FROM_SSO, "{\"message\":\"no\"}",
+         "CORRUPT: the document has no accessKeyId"},
+        {"SSO, a time that is none", SF_CREDENTIALS_FROM_SSO,
+         "{\"roleCredentials\":{\"accessKeyId\":\"A\","
+         "\"secretAccessKey\":\"S\",\"expiration\":-1}}",
+         "CORRUPT: expiration is not a time"},
+        {"STS", SF_CREDENTIALS_FROM_STS,
+         STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
+             "<SessionToken>T</SessionToken><Expiration>1970-01-01T01:00:00Z</Expiration>"),
+         "A/S/T until 3600"},
+        {"STS, no token", SF_CREDENTIALS_FROM_STS,
+         STS("<AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey>"
+             "<Expiration>1970-01-01T01:00:00Z</Expiration>"),
+         "CORRUPT: XML: no credentials of an assumed role"},
         {"STS, an entity", SF_CREDENTIALS_FROM_STS, "<!DOCTYPE x [<!ENTITY e \"x\">]><x>&e;</x>",
          "CORRUPT: XML: a document type is declared"},
         {"STS, nothing", SF_CREDENTIALS_FROM_STS, "", "CORRUPT: XML expected, nothing came"},
@@ -96,7 +113,8 @@ static void lengths(void **state)
             parts[part] = sf_bytes_of(text, n);
             assert_int_equal(sf__credentials_new(&c, parts[0], parts[1], parts[2], 0, a, &err),
                              n == sizeof(text) ? SF_INVALID : SF_OK);
-            if (n == sizeof(text) && (!strstr(err.message, names[part]) || !strstr(err.message, "longer than 65536 bytes")))
+            if (n == sizeof(text) &&
+                (!strstr(err.message, names[part]) || !strstr(err.message, "longer than 65536 bytes")))
                 fail_msg("%s: %s", names[part], err.message);
             sf__credentials_release(c);
         }
@@ -108,12 +126,23 @@ static void times(void **state)
         const char *text;
         int64_t seconds; /* -1: refused */
     } cases[] = {
-        {"1970-01-01T00:00:00Z", 0},          {"2026-01-02T03:04:05Z", 1767323045}, {"2026-01-02T03:04:05.999999Z", 1767323045},
-        {"2026-01-02T03:04:05UTC", 1767323045}, {"2026-01-02T04:04:05+01:00", 1767323045},
-        {"2026-01-01T21:34:05-0530", 1767323045}, {"2026-01-02 03:04:05Z", 1767323045}, {"2026-01-02T03:04:05", 1767323045},
-        {"2026-01-02t03:04:05.5z", 1767323045}, {"2026-01-02 03:04:05 UTC", 1767323045}, {"2026-01-02T03:04", -1},
-        {"2026-13-02T03:04:05Z", -1},         {"2026-01-02T24:04:05Z", -1},         {"2026-01-02T03:04:05Zz", -1},
-        {"1969-12-31T23:59:59Z", -1},         {"", -1},                             {"2026-01-02T03:04:05+1", -1},
+        {"1970-01-01T00:00:00Z", 0},
+        {"2026-01-02T03:04:05Z", 1767323045},
+        {"2026-01-02T03:04:05.999999Z", 1767323045},
+        {"2026-01-02T03:04:05UTC", 1767323045},
+        {"2026-01-02T04:04:05+01:00", 1767323045},
+        {"2026-01-01T21:34:05-0530", 1767323045},
+        {"2026-01-02 03:04:05Z", 1767323045},
+        {"2026-01-02T03:04:05", 1767323045},
+        {"2026-01-02t03:04:05.5z", 1767323045},
+        {"2026-01-02 03:04:05 UTC", 1767323045},
+        {"2026-01-02T03:04", -1},
+        {"2026-13-02T03:04:05Z", -1},
+        {"2026-01-02T24:04:05Z", -1},
+        {"2026-01-02T03:04:05Zz", -1},
+        {"1969-12-31T23:59:59Z", -1},
+        {"", -1},
+        {"2026-01-02T03:04:05+1", -1},
         {"2026-01-02T03:04:05+25:00", -1},
     };
 
@@ -132,8 +161,11 @@ static void sso_tokens(void **state)
     int64_t us = 0;
     char *token = NULL;
 
-    assert_int_equal(sf__sso_token_parse(&token, &us, sf_bytes_str("{\"accessToken\":\"tok\",\"expiresAt\":"
-                                         "\"1970-01-01T00:00:09Z\"}"), a, &err), SF_OK);
+    assert_int_equal(sf__sso_token_parse(&token, &us,
+                                         sf_bytes_str("{\"accessToken\":\"tok\",\"expiresAt\":"
+                                                      "\"1970-01-01T00:00:09Z\"}"),
+                                         a, &err),
+                     SF_OK);
     assert_string_equal(token, "tok");
     assert_int_equal(us, 9000000);
     sf__secret_free(a, token);
@@ -192,10 +224,12 @@ static void commands(void **state)
         {"reads nothing", "cat", 20000, false, SF_OK, ""},
         {"complains", "sh -c 'echo secret >&2; echo out'", 20000, false, SF_OK, "out\n"},
         {"complains without end", "sh -c 'yes >&2 & sleep 0.1; kill $!; echo out'", 20000, false, SF_OK, "out\n"},
-        {"says why it fails", "sh -c 'echo Traceback >&2; echo \"no vault at $((1+1))\" >&2; exit 3'", 20000, false, SF_DENIED,
-         "ended with status 3: Traceback no vault at 2"},
-        {"says why, with a key", "sh -c 'echo bad AKIAIOSFODNN7EXAMPLE >&2; exit 3'", 20000, false, SF_DENIED, "status 3: bad ***"},
-        {"says why and stays", "sh -c 'echo waiting >&2; exec >&-; sleep 1000'", 150, false, SF_TIMEOUT, "in time: waiting"},
+        {"says why it fails", "sh -c 'echo Traceback >&2; echo \"no vault at $((1+1))\" >&2; exit 3'", 20000, false,
+         SF_DENIED, "ended with status 3: Traceback no vault at 2"},
+        {"says why, with a key", "sh -c 'echo bad AKIAIOSFODNN7EXAMPLE >&2; exit 3'", 20000, false, SF_DENIED,
+         "status 3: bad ***"},
+        {"says why and stays", "sh -c 'echo waiting >&2; exec >&-; sleep 1000'", 150, false, SF_TIMEOUT,
+         "in time: waiting"},
         {"closes its output early", "sh -c 'exec >&-; sleep 0.1'", 20000, false, SF_OK, ""},
         {"fails", "sh -c 'echo secret; exit 3'", 20000, false, SF_DENIED, "ended with status 3"},
         {"is killed", "sh -c 'kill -9 $$'", 20000, false, SF_DENIED, "ended by signal 9"},
@@ -213,12 +247,13 @@ static void commands(void **state)
         sf_error err = SF_ERROR_INIT;
         char *out = NULL, complaint[SF_SAID_BYTES];
         size_t n = 0;
-        sf_status rc = sf__credential_process_run(&out, &n, complaint, cases[i].command, sf__deadline_in_ms(cases[i].deadline_ms), &stop,
-                                                  a, &err);
+        sf_status rc = sf__credential_process_run(&out, &n, complaint, cases[i].command,
+                                                  sf__deadline_in_ms(cases[i].deadline_ms), &stop, a, &err);
 
         if (rc != cases[i].rc)
             fail_msg("%s: %s: %s", cases[i].name, sf_status_name(rc), err.message);
-        if (rc == SF_OK ? n != strlen(cases[i].want) || strcmp(out, cases[i].want) != 0 : !strstr(err.message, cases[i].want))
+        if (rc == SF_OK ? n != strlen(cases[i].want) || strcmp(out, cases[i].want) != 0
+                        : !strstr(err.message, cases[i].want))
             fail_msg("%s: \"%s\"", cases[i].name, rc == SF_OK ? out : err.message);
         if (strstr(err.message, "secret"))
             fail_msg("%s: its output is in \"%s\"", cases[i].name, err.message);
@@ -245,8 +280,13 @@ static void commands_without_children(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(documents), cmocka_unit_test(lengths),  cmocka_unit_test(times),    cmocka_unit_test(sso_tokens),
-        cmocka_unit_test(words),     cmocka_unit_test(commands), cmocka_unit_test(commands_without_children),
+        cmocka_unit_test(documents),
+        cmocka_unit_test(lengths),
+        cmocka_unit_test(times),
+        cmocka_unit_test(sso_tokens),
+        cmocka_unit_test(words),
+        cmocka_unit_test(commands),
+        cmocka_unit_test(commands_without_children),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

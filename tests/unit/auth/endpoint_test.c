@@ -63,9 +63,15 @@ static void names_of_regions(void **state)
         const char *name, *region;
         bool fips;
     } rows[] = {
-        {"us-east-1", "us-east-1", false},      {"fips-us-east-1", "us-east-1", true}, {"us-east-1-fips", "us-east-1", true},
-        {"aws-global", "us-east-1", false},     {"fips-aws-global", "us-east-1", true}, {"fips-", "fips-", false},
-        {"-fips", "-fips", false},              {"fips", "fips", false},              {"fips-x-fips", "x", true},
+        {"us-east-1", "us-east-1", false},
+        {"fips-us-east-1", "us-east-1", true},
+        {"us-east-1-fips", "us-east-1", true},
+        {"aws-global", "us-east-1", false},
+        {"fips-aws-global", "us-east-1", true},
+        {"fips-", "fips-", false},
+        {"-fips", "-fips", false},
+        {"fips", "fips", false},
+        {"fips-x-fips", "x", true},
         {"", "", false},
     };
 

@@ -50,12 +50,9 @@ static void cut(void **state)
     static const struct {
         const char *text, *want;
     } rows[] = {
-        {"words and words", "words an..."},
-        {"words and w", "words and w"},
-        {"words and w\n\n", "words and w"},
-        {"words a\xc3\xb6\xc3\xb6\xc3\xb6", "words a..."},
-        {SECRET " and", "*** and"},
-        {"word " SECRET SECRET, "word ***"},
+        {"words and words", "words an..."}, {"words and w", "words and w"},
+        {"words and w\n\n", "words and w"}, {"words a\xc3\xb6\xc3\xb6\xc3\xb6", "words a..."},
+        {SECRET " and", "*** and"},         {"word " SECRET SECRET, "word ***"},
     };
     char got[12];
 
@@ -75,7 +72,8 @@ static void last_lines(void **state)
         {"one\n", "one"},
         {"Traceback\n  File x\n  File y\n    raise\nValueError: no vault\n\n", "raise ValueError: no vault"},
         {"a first line that is rather long, and longer\nthe last\n", "the last"},
-        {"0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n o p q r s t u v w x y z the end", "p q r s t u v w x y z the end"},
+        {"0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n o p q r s t u v w x y z the end",
+         "p q r s t u v w x y z the end"},
     };
     char got[36];
 

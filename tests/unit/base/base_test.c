@@ -175,10 +175,19 @@ static void test_escape(void **state)
         {"a backslash", "C:\\data\\x1b", NULL},
         {"C0", "a\x1b[31mb\r\n\t", "a\\x1b[31mb\\x0d\\x0a\\x09"},
         {"DEL", "\x7f", "\\x7f"},
-        {"C1", "\xc2\x9b" "31m", "\\u009b31m"},
-        {"a bare C1 byte", "\x9b" "31m", "\\x9b31m"},
+        {"C1",
+         "\xc2\x9b"
+         "31m",
+         "\\u009b31m"},
+        {"a bare C1 byte",
+         "\x9b"
+         "31m",
+         "\\x9b31m"},
         {"end of line and paragraph", "\xe2\x80\xa8\xe2\x80\xa9", "\\u2028\\u2029"},
-        {"turned around", "\xe2\x80\xae" "cod\xe2\x81\xa6", "\\u202ecod\\u2066"},
+        {"turned around",
+         "\xe2\x80\xae"
+         "cod\xe2\x81\xa6",
+         "\\u202ecod\\u2066"},
         {"no width", "a\xe2\x80\x8b\xef\xbb\xbf", "a\\u200b\\ufeff"},
         {"invisible letters", "\xf3\xa0\x81\x81", "\\U000e0041"},
         {"no UTF-8", "a\xffz\xc0\xaf\xed\xa0\x80", "a\\xffz\\xc0\\xaf\\xed\\xa0\\x80"},
@@ -191,7 +200,8 @@ static void test_escape(void **state)
         sf_error err = SF_ERROR_INIT;
         char out[100];
 
-        if (sf_text_escape(out, sizeof(out), sf_bytes_str(cases[i].text)) != strlen(expected) || strcmp(out, expected) != 0)
+        if (sf_text_escape(out, sizeof(out), sf_bytes_str(cases[i].text)) != strlen(expected) ||
+            strcmp(out, expected) != 0)
             fail_msg("%s: '%s'", cases[i].name, out);
         sf_fail(&err, SF_CORRUPT, "%s", cases[i].text);
         sf_error_prefix(&err, SF_CORRUPT, "%s", err.message); /* once, however often it is passed on */
@@ -206,7 +216,8 @@ static void test_escape(void **state)
 static void test_escape_in_little_room(void **state)
 {
     static const char text[] = "a\x1b\xc3\xa4"; /* a \x1b ä */
-    static const char *const cut[] = {"", "", "a", "a", "a", "a", "a\\x1b", "a\\x1b", "a\\x1b\xc3\xa4", "a\\x1b\xc3\xa4"};
+    static const char *const cut[] = {
+        "", "", "a", "a", "a", "a", "a\\x1b", "a\\x1b", "a\\x1b\xc3\xa4", "a\\x1b\xc3\xa4"};
     sf_error err = SF_ERROR_INIT;
     char out[16], long_text[2 * sizeof(err.message)];
 
@@ -231,9 +242,16 @@ static void test_escape_in_little_room(void **state)
 static void test_base64(void **state)
 {
     static const char *const pairs[][2] = {/* RFC 4648, section 10 */
-        {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="},
-        {"foobar", "Zm9vYmFy"}, {"\xfb\xff\xfe", "+//+"}};
-    static const char *const none[] = {"Z", "Zg", "Zg=", "Zg===", "Zm9v=", "====", "Zh==", "Zm9=", "Z===", "Zm 9", "Zg==Zg==", "Zm9-"};
+                                           {"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
+                                           {"foobar", "Zm9vYmFy"},
+                                           {"\xfb\xff\xfe", "+//+"}};
+    static const char *const none[] = {
+        "Z", "Zg", "Zg=", "Zg===", "Zm9v=", "====", "Zh==", "Zm9=", "Z===", "Zm 9", "Zg==Zg==", "Zm9-"};
     uint8_t plain[16];
     size_t n;
 
@@ -344,10 +362,19 @@ static void test_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_log),      cmocka_unit_test(test_varint32), cmocka_unit_test(test_cursor_failed_read_moves_nothing),
-        cmocka_unit_test(test_hashes), cmocka_unit_test(hashes_in_pieces), cmocka_unit_test(hashes_in_many_pieces),   cmocka_unit_test(test_error_prefix),
-        cmocka_unit_test(test_escape), cmocka_unit_test(test_grow), cmocka_unit_test(test_escape_in_little_room),
-        cmocka_unit_test(test_strbuf), cmocka_unit_test(test_base64),   cmocka_unit_test(test_wiping_allocator),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_varint32),
+        cmocka_unit_test(test_cursor_failed_read_moves_nothing),
+        cmocka_unit_test(test_hashes),
+        cmocka_unit_test(hashes_in_pieces),
+        cmocka_unit_test(hashes_in_many_pieces),
+        cmocka_unit_test(test_error_prefix),
+        cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_escape_in_little_room),
+        cmocka_unit_test(test_strbuf),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_wiping_allocator),
     };
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -64,7 +64,8 @@ static void merges_as_sorting_does(void **state)
         for (sorting = SF_KWAY_FORWARD; sorting <= SF_KWAY_NEWEST_FIRST; sorting++) {
             sf_kway k;
 
-            for (uint32_t i = 0; i < KEYS; i++) { /* shared heads, proper prefixes, an empty key, keys equal between sources */
+            for (uint32_t i = 0; i < KEYS;
+                 i++) { /* shared heads, proper prefixes, an empty key, keys equal between sources */
                 items[i].source = (uint32_t)rand() % counts[n];
                 snprintf(items[i].text, sizeof(items[i].text), "%.*s%u", rand() % 9, "aaaaaaaa", i / 3);
                 if (i == 0)

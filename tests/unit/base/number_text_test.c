@@ -57,7 +57,9 @@ static void test_known(void **state)
     static const struct {
         double v;
         const char *text;
-    } plain_cases[] = {{-0.0, "-0"}, {0.5, "0.5"}, {999999, "999999"}, {1e6, "1e+06"}, {1234567, "1.234567e+06"}, {100, "100"}, {0.0001, "0.0001"}, {NAN, "nan"}, {-INFINITY, "-inf"}};
+    } plain_cases[] = {
+        {-0.0, "-0"}, {0.5, "0.5"},       {999999, "999999"}, {1e6, "1e+06"},     {1234567, "1.234567e+06"},
+        {100, "100"}, {0.0001, "0.0001"}, {NAN, "nan"},       {-INFINITY, "-inf"}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -130,7 +132,8 @@ static void test_any(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_integers), cmocka_unit_test(test_any)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_integers),
+                                       cmocka_unit_test(test_any)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,7 +106,10 @@ static void pins_of_another_kind_stay_as_they_are(void **state)
     static const struct {
         unsigned pin;
         bool counts_for_buf, counts_for_snapshot;
-    } rows[] = {{SF_PIN_SNAPSHOT, false, true}, {SF_PIN_PASSING, true, false}, {SF_PIN_VALUES, true, false}, {SF_PINS - 1, true, false}};
+    } rows[] = {{SF_PIN_SNAPSHOT, false, true},
+                {SF_PIN_PASSING, true, false},
+                {SF_PIN_VALUES, true, false},
+                {SF_PINS - 1, true, false}};
     sf_pins *mine = sf__pins_of_thread();
     struct test_heap heap;
 

@@ -52,7 +52,8 @@ static void nameless(void **state)
     static const struct {
         int error;
         sf_status expected;
-    } cases[] = {{0, SF_OK}, {EOPNOTSUPP, SF_OK}, {EISDIR, SF_OK}, {EINVAL, SF_OK}, {ENOSPC, SF_IO}, {EMFILE, SF_EXHAUSTED}};
+    } cases[] = {{0, SF_OK},      {EOPNOTSUPP, SF_OK}, {EISDIR, SF_OK},
+                 {EINVAL, SF_OK}, {ENOSPC, SF_IO},     {EMFILE, SF_EXHAUSTED}};
     char folder[] = "/tmp/sf-temp-XXXXXX";
 
     assert_non_null(mkdtemp(folder));

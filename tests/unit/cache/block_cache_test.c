@@ -378,7 +378,7 @@ static void a_table_shows_what_the_cache_has(void **state)
     sf__block_cache_get_stats(w.cache, &stats);
     assert_int_equal(stats.hits, 1);
     assert_int_equal(stats.misses, 0); /* whoever then asks by the lock misses */
-    key = placed(other, 7); /* it goes to the table of whoever asks */
+    key = placed(other, 7);            /* it goes to the table of whoever asks */
     b = sf__block_cache_get(w.cache, &key);
     assert_non_null(b);
     sf__buf_release(b);

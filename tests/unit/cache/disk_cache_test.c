@@ -136,9 +136,7 @@ static void begin(struct world *w)
         fail_msg("%s", e.message);
 }
 
-static void nothing(void *arg)
-{
-}
+static void nothing(void *arg) {}
 
 /* Until nothing is written or read any more. */
 static void settle(struct world *w)
@@ -254,7 +252,7 @@ static void kept_for_the_next(void **state)
     keep(&w, 5, 1);
     settle(&w);
     assert_true(has(&w, 0, 3));
-    assert_true(has(&w, 1, 1)); /* each by itself */
+    assert_true(has(&w, 1, 1));  /* each by itself */
     assert_false(has(&w, 2, 2)); /* all or nothing */
     assert_false(has(&w, 4, 1));
     end(&w);
@@ -672,7 +670,8 @@ static void folders_of_others(void **state)
     assert_int_equal(sf__disk_cache_open(&c, folder, CACHE_BYTES, w.loop, &w.all, &w.heap.alloc, &e), SF_DENIED);
     assert_int_equal(chmod(folder, 0700), 0);
     assert_int_equal(sf__disk_cache_open(&c, folder, CACHE_BYTES - 1, w.loop, &w.all, &w.heap.alloc, &e), SF_INVALID);
-    assert_int_equal(sf__disk_cache_open(&c, folder, SF_DISK_CACHE_MAX_BYTES + 1, w.loop, &w.all, &w.heap.alloc, &e), SF_INVALID);
+    assert_int_equal(sf__disk_cache_open(&c, folder, SF_DISK_CACHE_MAX_BYTES + 1, w.loop, &w.all, &w.heap.alloc, &e),
+                     SF_INVALID);
     end(&w);
     each_file(note_file);
     assert_int_equal(chmod(the_file, 0666), 0); /* others could have written it */
@@ -769,11 +768,14 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kept_for_the_next), cmocka_unit_test(kept_before_the_first_read),    cmocka_unit_test(forgotten_is_gone), cmocka_unit_test(bounded),
-        cmocka_unit_test(damage_is_a_miss),     cmocka_unit_test(torn_files_are_a_miss), cmocka_unit_test(killed_at_every_write),
-        cmocka_unit_test(full_disk),            cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file), cmocka_unit_test(two_at_once), cmocka_unit_test(two_of_one_folder_are_one), cmocka_unit_test(folders_of_others),
-        cmocka_unit_test(odd_folders),          cmocka_unit_test(the_last_number),
-        cmocka_unit_test(no_memory),
+        cmocka_unit_test(kept_for_the_next),     cmocka_unit_test(kept_before_the_first_read),
+        cmocka_unit_test(forgotten_is_gone),     cmocka_unit_test(bounded),
+        cmocka_unit_test(damage_is_a_miss),      cmocka_unit_test(torn_files_are_a_miss),
+        cmocka_unit_test(killed_at_every_write), cmocka_unit_test(full_disk),
+        cmocka_unit_test(what_waits_is_bounded), cmocka_unit_test(a_child_keeps_no_file),
+        cmocka_unit_test(two_at_once),           cmocka_unit_test(two_of_one_folder_are_one),
+        cmocka_unit_test(folders_of_others),     cmocka_unit_test(odd_folders),
+        cmocka_unit_test(the_last_number),       cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -645,7 +645,8 @@ static void deadlines_end_sent_and_waiting_reads(void **state)
     start(&w, 1, "first", 0, 10);
     start_until(&w, 2, "waiting", 10, 1);
     assert_ended(&w, 2, SF_TIMEOUT);
-    assert_non_null(strstr(w.readings[2].error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
+    assert_non_null(
+        strstr(w.readings[2].error.message, "while it waited for its turn behind 1 requests and 10 bytes under way"));
     answer(&w, 1, SF_OK);
     assert_ended(&w, 1, SF_OK);
     assert_int_equal(submitted(&w), 2); /* the late one was never sent */
@@ -715,8 +716,8 @@ static void list_cancel_on_loop(void *arg)
 static void list_begin(struct listing *l, struct world *w, uint64_t deadline_ns)
 {
     *l = (struct listing){.w = w, .gate = GATE_INIT};
-    l->l = (sf_store_listing){.store = &w->store.base, .prefix = "p/", .deadline_ns = deadline_ns, .done = listing_done,
-                              .ctx = l};
+    l->l = (sf_store_listing){
+        .store = &w->store.base, .prefix = "p/", .deadline_ns = deadline_ns, .done = listing_done, .ctx = l};
     on_loop(w->loop, list_on_loop, l);
 }
 
@@ -904,8 +905,8 @@ static void what_is_held_comes_out_of_the_budget(void **state)
         const char *name;
         size_t held;
         unsigned sent; /* of three reads of 30 bytes under a budget of 100 */
-    } cases[] = {{"nothing", 0, 3}, {"little", 10, 3}, {"too much for the third", 11, 2}, {"half", 50, 1}, {"all", 100, 1},
-                 {"more than there is", 100000, 1}};
+    } cases[] = {{"nothing", 0, 3}, {"little", 10, 3}, {"too much for the third", 11, 2},
+                 {"half", 50, 1},   {"all", 100, 1},   {"more than there is", 100000, 1}};
     struct world w;
 
     (void)state;

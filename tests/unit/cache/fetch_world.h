@@ -15,7 +15,7 @@
 #define FETCHES 32
 
 struct script_store {
-    sf_store base; /* first */
+    sf_store base;             /* first */
     sf_store_op *ops[MAX_OPS]; /* in the order they were submitted; NULL: answered */
     struct gate submitted;     /* counts them, on the loop thread: a worker's decoder may be what a request waits for */
     unsigned cancelled;
@@ -111,9 +111,7 @@ static inline void end(struct world *w)
     assert_int_equal(atomic_load(&w->heap.live), 0);
 }
 
-static inline void nothing(void *arg)
-{
-}
+static inline void nothing(void *arg) {}
 
 /* Everything that was posted before has run. */
 static inline void drain(struct world *w)

@@ -229,7 +229,9 @@ static void only_small_ranges_are_hedged(void **state)
         {"of a megabyte", {.key = "k", .len = 1 << 20}, true},
         {"of more", {.key = "k", .len = (1 << 20) + 1}, false},
         {"a whole object", {.key = "k", .len = SF_STORE_ALL, .max_bytes = 100}, false},
-        {"a whole object that may be the same", {.key = "k", .len = SF_STORE_ALL, .max_bytes = 100, .if_none_match = "\"e\""}, false},
+        {"a whole object that may be the same",
+         {.key = "k", .len = SF_STORE_ALL, .max_bytes = 100, .if_none_match = "\"e\""},
+         false},
     };
 
     (void)state;
@@ -334,7 +336,8 @@ static void a_store_in_trouble_is_not_asked_more(void **state)
             for (int i = 0; i < 2; i++)
                 sf__hedge_note_request(w.store.base.hedge);
             trouble(&w, count, late);
-            assert_int_equal(sf__hedge_ask(w.store.base.hedge, 10, NEVER), count == 0 || late ? SF_HEDGE_SEND : SF_HEDGE_REFUSED);
+            assert_int_equal(sf__hedge_ask(w.store.base.hedge, 10, NEVER),
+                             count == 0 || late ? SF_HEDGE_SEND : SF_HEDGE_REFUSED);
             assert_int_equal(stats_of(&w).refused_sick, count == 0 || late ? 0 : 1);
             end(&w);
         }
@@ -377,12 +380,9 @@ static void without_room_there_is_none(void **state)
         unsigned reads;
         uint64_t sent, room;
     } rows[] = {
-        {"room for all", 10, 1000, 2, 2, 0},
-        {"no request left", 2, 1000, 2, 0, 2},
-        {"one request left", 3, 1000, 2, 1, 1},
-        {"no bytes left", 10, 25, 2, 0, 2},
-        {"bytes for one", 10, 30, 2, 1, 1},
-        {"others wait", 2, 1000, 3, 0, 2},
+        {"room for all", 10, 1000, 2, 2, 0},    {"no request left", 2, 1000, 2, 0, 2},
+        {"one request left", 3, 1000, 2, 1, 1}, {"no bytes left", 10, 25, 2, 0, 2},
+        {"bytes for one", 10, 30, 2, 1, 1},     {"others wait", 2, 1000, 3, 0, 2},
     };
 
     (void)state;
@@ -395,7 +395,8 @@ static void without_room_there_is_none(void **state)
         on_loop(w.loop, start_together, &w);
         s = wait_for_late(&w, 2);
         if (s.sent != rows[r].sent || s.refused_room != rows[r].room)
-            fail_msg("%s: %lu sent, %lu without room", rows[r].name, (unsigned long)s.sent, (unsigned long)s.refused_room);
+            fail_msg("%s: %lu sent, %lu without room", rows[r].name, (unsigned long)s.sent,
+                     (unsigned long)s.refused_room);
         answer_until_ended(&w, rows[r].reads);
         for (unsigned i = 0; i < rows[r].reads; i++)
             assert_ended(&w, i, SF_OK);
@@ -431,7 +432,8 @@ static void without_memory_there_is_none(void **state)
         start(&w, 0, "k", 0, 10);
         s = wait_for_late(&w, 1 + rows[n].sent + rows[n].room);
         if (heap_disarm(&w.heap) != rows[n].fires || s.sent != 1 + rows[n].sent || s.refused_room != rows[n].room)
-            fail_msg("%s: %lu sent, %lu without room", rows[n].what, (unsigned long)s.sent, (unsigned long)s.refused_room);
+            fail_msg("%s: %lu sent, %lu without room", rows[n].what, (unsigned long)s.sent,
+                     (unsigned long)s.refused_room);
         answer_until_ended(&w, 2);
         assert_ended(&w, 0, rows[n].ends);
         assert_ended(&w, 1, SF_OK);

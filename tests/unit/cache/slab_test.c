@@ -124,8 +124,10 @@ static void blocks_waste_little(void **state)
             asked += held[i].n;
         sf__slab_get_stats(w.slab, &stats);
         print_message("%zu to %zu bytes: %.1f %% of the regions is not what was asked for\n", cases[k].shortest,
-                      cases[k].shortest + cases[k].spread, 100 - 100 * (double)asked / (double)(stats.regions * SF_SLAB_REGION_BYTES));
-        assert_true((double)asked >= (1 - cases[k].free) * (double)((stats.regions - 1) * SF_SLAB_REGION_BYTES)); /* one is being filled */
+                      cases[k].shortest + cases[k].spread,
+                      100 - 100 * (double)asked / (double)(stats.regions * SF_SLAB_REGION_BYTES));
+        assert_true((double)asked >= (1 - cases[k].free) *
+                                         (double)((stats.regions - 1) * SF_SLAB_REGION_BYTES)); /* one is being filled */
         for (unsigned i = 0; i < CHUNKS; i++)
             give_back(&w, &held[i]);
         end(&w);
@@ -142,7 +144,8 @@ static void no_region_is_added_when_much_is_free(void **state)
     begin(&w, 3 * MIB);
     while (n < 2 * 32)
         take(&w, &held[n++], SF_SLAB_MAX_CHUNK_BYTES);
-    for (unsigned i = 0; i < n; i += 2) /* half of it is free, and no two neighbours: too little for a larger one in each place */
+    for (unsigned i = 0; i < n;
+         i += 2) /* half of it is free, and no two neighbours: too little for a larger one in each place */
         give_back(&w, &held[i]);
     sf__slab_get_stats(w.slab, &stats);
     assert_true(stats.regions * SF_SLAB_REGION_BYTES - stats.used_bytes > 2 * MIB);

@@ -38,7 +38,8 @@ static void the_system_has_some(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_first_that_can_be_read), cmocka_unit_test(the_system_has_some)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_first_that_can_be_read),
+                                       cmocka_unit_test(the_system_has_some)};
 
     return cmocka_run_group_tests_name("certificate authorities", tests, NULL, NULL);
 }

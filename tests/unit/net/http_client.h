@@ -52,8 +52,8 @@ struct exchange_seen {
     struct gate gate;
     sf_http_config config;
     char url[256];
-    sf_error error;   /* with the status of the answer, also of one that is none */
-    int completions;  /* loop thread */
+    sf_error error;  /* with the status of the answer, also of one that is none */
+    int completions; /* loop thread */
     bool submitting, inside, elsewhere;
 };
 
@@ -70,8 +70,8 @@ static inline void seen_on_done(sf_http_request *r)
     gate_arrive(&s->gate);
 }
 
-__attribute__((format(printf, 3, 4))) static inline struct exchange_seen *
-seen_new(struct client *c, const char *method, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static inline struct exchange_seen *seen_new(struct client *c, const char *method,
+                                                                                   const char *fmt, ...)
 {
     struct exchange_seen *s = calloc(1, sizeof(*s));
     va_list args;
@@ -113,9 +113,7 @@ static inline void seen_cancel_on_loop(void *arg)
     s->submitting = false;
 }
 
-static inline void seen_nothing_on_loop(void *arg)
-{
-}
+static inline void seen_nothing_on_loop(void *arg) {}
 
 static inline void seen_submit(struct exchange_seen *s)
 {

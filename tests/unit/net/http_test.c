@@ -68,7 +68,7 @@ static void test_outcomes(void **state)
         {"GET", "/status/503/1000", 10, SF_OK, 503, 1000, 503}, /* error texts come whole */
         {"GET", "/status/503/65536", 10, SF_OK, 503, 65536, 503},
         {"GET", "/status/503/500000", 10, SF_OK, 503, 65536, 503}, /* or cut */
-        {"GET", "/status/307/10", 10, SF_OK, 307, 10, 307}, /* not followed */
+        {"GET", "/status/307/10", 10, SF_OK, 307, 10, 307},        /* not followed */
         {"GET", "/interim", 10, SF_OK, 200, 5, 200},
         {"GET", "/headers/127", 10, SF_OK, 200, 0, 200},
         {"GET", "/headers/129", 10, SF_CORRUPT, 0, 0, 200},
@@ -116,8 +116,8 @@ static void test_headers(void **state)
     static const struct {
         const char *name, *value;
     } cases[] = {
-        {"content-length", "0"}, {"etag", "\"a:b\""}, {"x-empty", ""},
-        {"x-blanks", "in the middle"}, {"x-twice", "1"}, {"ETag", NULL},
+        {"content-length", "0"},       {"etag", "\"a:b\""}, {"x-empty", ""},
+        {"x-blanks", "in the middle"}, {"x-twice", "1"},    {"ETag", NULL},
     };
     struct exchange_seen *s = get(*state, "/headers");
 
@@ -186,12 +186,13 @@ static void test_what_is_sent(void **state)
         expect_in_body(s, "\r\nContent-Length: 9\r\n", true);
         expect_in_body(s, "\r\n\r\nsome body", true);
         expect_in_body(s, "Content-Type", false);
-        expect_in_body(s, "Expect", false); /* it would cost a round trip */
+        expect_in_body(s, "Expect", false);        /* it would cost a round trip */
         expect_in_body(s, "Authorization", false); /* of the request before */
         seen_free(s);
     }
 
-    for (int post = 0; post < 2; post++) { /* signed, with a content type: as quick, and nothing is signed that is not sent */
+    for (int post = 0; post < 2;
+         post++) { /* signed, with a content type: as quick, and nothing is signed that is not sent */
         static const char *const typed[] = {"Content-Type: text/x", "x-amz-content-sha256: UNSIGNED-PAYLOAD", NULL};
 
         s = get(f, "/echo");
@@ -233,8 +234,8 @@ static void test_what_is_sent(void **state)
 static void test_bad_urls(void **state)
 {
     struct fixture *f = *state;
-    static const char *const cases[] = {"ftp://127.0.0.1/x", "file:///etc/hostname", "nonsense://x", "http://", "://",
-                                        "http://127.0.0.1:99999/"};
+    static const char *const cases[] = {
+        "ftp://127.0.0.1/x", "file:///etc/hostname", "nonsense://x", "http://", "://", "http://127.0.0.1:99999/"};
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct exchange_seen *s = seen_new(&f->client, "GET", "%s", cases[i]);
@@ -414,9 +415,9 @@ static void test_timeouts(void **state)
 
     full_port_open(&full);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct exchange_seen *s = seen_new(&f->client, "GET", "http://127.0.0.1:%d%s",
-                                           cases[i].path ? f->server.port : full.port,
-                                           cases[i].path ? cases[i].path : "/");
+        struct exchange_seen *s =
+            seen_new(&f->client, "GET", "http://127.0.0.1:%d%s", cases[i].path ? f->server.port : full.port,
+                     cases[i].path ? cases[i].path : "/");
         uint64_t before = sf__clock_mono_ns();
 
         s->config.connect_timeout_ms = cases[i].connect_ms;

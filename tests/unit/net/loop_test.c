@@ -26,7 +26,7 @@ struct poster {
         struct poster *by;
         int number;
     } posts[POSTS];
-    int next;        /* loop thread: the number expected now */
+    int next;         /* loop thread: the number expected now */
     int out_of_order; /* loop thread */
     int elsewhere;
 };
@@ -142,8 +142,11 @@ static void test_free_waits_for_workers(void **state)
 
     memset(jobs, 0, sizeof(jobs));
     for (int i = 0; i < 8; i++) {
-        jobs[i] = (struct job){.work = {.run = job_run, .done = job_done}, .task.run = job_on_task, .loop = loop,
-                               .kind = (sf_work_kind)(i % SF_WORK_KINDS), .rounds = 20};
+        jobs[i] = (struct job){.work = {.run = job_run, .done = job_done},
+                               .task.run = job_on_task,
+                               .loop = loop,
+                               .kind = (sf_work_kind)(i % SF_WORK_KINDS),
+                               .rounds = 20};
         sf__loop_post(loop, &jobs[i].task);
     }
     sf__loop_free(loop);
@@ -197,15 +200,22 @@ static void test_kinds_hold_up_none_but_their_own(void **state)
         sf_loop *loop = new_loop();
 
         for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
-            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
-                                       .loop = loop, .kind = (sf_work_kind)kind, .arrived = &arrived, .let_go = &let_go,
+            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done},
+                                       .task.run = blocked_on_task,
+                                       .loop = loop,
+                                       .kind = (sf_work_kind)kind,
+                                       .arrived = &arrived,
+                                       .let_go = &let_go,
                                        .wait_for = 1};
             sf__loop_post(loop, &many[i].task);
         }
         gate_wait(&arrived, 1);
         for (int i = 0; i < SF_WORK_KINDS; i++) {
-            others[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
-                                         .loop = loop, .kind = (sf_work_kind)i, .arrived = &served};
+            others[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done},
+                                         .task.run = blocked_on_task,
+                                         .loop = loop,
+                                         .kind = (sf_work_kind)i,
+                                         .arrived = &served};
             if (i != kind)
                 sf__loop_post(loop, &others[i].task);
         }
@@ -250,8 +260,12 @@ static void test_stalled_pool_grows(void **state)
         struct gate arrived = GATE_INIT;
 
         for (int i = 0; i < MANY; i++) {
-            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
-                                       .loop = loop, .kind = SF_WORK_WAIT, .arrived = &arrived, .let_go = &arrived,
+            many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done},
+                                       .task.run = blocked_on_task,
+                                       .loop = loop,
+                                       .kind = SF_WORK_WAIT,
+                                       .arrived = &arrived,
+                                       .let_go = &arrived,
                                        .wait_for = MANY};
             sf__loop_post(loop, &many[i].task);
         }
@@ -271,14 +285,20 @@ static void test_bulk_leaves_a_thread(void **state)
 {
     enum { MANY = 10, FREE_FOR_BULK = 3 }; /* of four */
     struct gate arrived = GATE_INIT, let_go = GATE_INIT, served = GATE_INIT;
-    struct blocked many[MANY], little = {.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
-                                         .kind = SF_WORK_FILE, .arrived = &served};
+    struct blocked many[MANY], little = {.work = {.run = blocked_run, .done = blocked_done},
+                                         .task.run = blocked_on_task,
+                                         .kind = SF_WORK_FILE,
+                                         .arrived = &served};
     sf_loop *loop = new_loop();
 
     for (int i = 0; i < MANY; i++) {
         many[i] = (struct blocked){.work = {.run = blocked_run, .done = blocked_done, .bulk = true},
-                                   .task.run = blocked_on_task, .loop = loop, .kind = SF_WORK_FILE,
-                                   .arrived = &arrived, .let_go = &let_go, .wait_for = 1};
+                                   .task.run = blocked_on_task,
+                                   .loop = loop,
+                                   .kind = SF_WORK_FILE,
+                                   .arrived = &arrived,
+                                   .let_go = &let_go,
+                                   .wait_for = 1};
         sf__loop_post(loop, &many[i].task);
     }
     gate_wait(&arrived, FREE_FOR_BULK);
@@ -325,8 +345,12 @@ static void test_one_thread_serves_bulk_in_turn(void **state)
 {
     static const char posted[] = "BBBppp", taken[] = "BpBpBp";
     struct gate arrived = GATE_INIT, let_go = GATE_INIT;
-    struct blocked first = {.work = {.run = blocked_run, .done = blocked_done}, .task.run = blocked_on_task,
-                            .kind = SF_WORK_FILE, .arrived = &arrived, .let_go = &let_go, .wait_for = 1};
+    struct blocked first = {.work = {.run = blocked_run, .done = blocked_done},
+                            .task.run = blocked_on_task,
+                            .kind = SF_WORK_FILE,
+                            .arrived = &arrived,
+                            .let_go = &let_go,
+                            .wait_for = 1};
     struct turn turns[sizeof(posted) - 1];
     char order[sizeof(posted)] = "";
     atomic_uint count = 0;
@@ -338,7 +362,10 @@ static void test_one_thread_serves_bulk_in_turn(void **state)
     gate_wait(&arrived, 1);
     for (size_t i = 0; i < sizeof(posted) - 1; i++) {
         turns[i] = (struct turn){.work = {.run = turn_run, .done = turn_done, .bulk = posted[i] == 'B'},
-                                 .task.run = turn_on_task, .loop = loop, .order = order, .count = &count};
+                                 .task.run = turn_on_task,
+                                 .loop = loop,
+                                 .order = order,
+                                 .count = &count};
         sf__loop_post(loop, &turns[i].task);
     }
     on_loop(loop, nothing, NULL); /* all are in their queues */
@@ -535,9 +562,7 @@ static void *no_memory(void *ctx, void *p, size_t n)
     return NULL;
 }
 
-static void no_free(void *ctx, void *p)
-{
-}
+static void no_free(void *ctx, void *p) {}
 
 static void test_new_without_memory(void **state)
 {

@@ -111,8 +111,21 @@ static void test_split(void **state)
 static void test_split_refuses(void **state)
 {
     static const char *const cases[] = {
-        "", "host/path", "://h", "1http://h", "http://h:80x/", "http://h:123456", "http://[::1/", "http://[::1]x",
-        "http://a b/", "http://h:65536/", "http://[]/", "http://h/\x01", "http://h/#f", "http://h<>/", "ht tp://h",
+        "",
+        "host/path",
+        "://h",
+        "1http://h",
+        "http://h:80x/",
+        "http://h:123456",
+        "http://[::1/",
+        "http://[::1]x",
+        "http://a b/",
+        "http://h:65536/",
+        "http://[]/",
+        "http://h/\x01",
+        "http://h/#f",
+        "http://h<>/",
+        "ht tp://h",
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -130,9 +143,8 @@ static void test_retry_delay_bounds(void **state)
         uint32_t retry;
         int64_t bound;
     } cases[] = {
-        {200, 4000, 0, 200},   {200, 4000, 1, 400},         {200, 4000, 4, 3200},
-        {200, 4000, 5, 4000},  {200, 4000, UINT32_MAX, 4000}, {200, 100, 0, 100},
-        {0, 4000, 3, 0},       {1, INT64_MAX, 100, INT64_MAX},
+        {200, 4000, 0, 200},           {200, 4000, 1, 400}, {200, 4000, 4, 3200}, {200, 4000, 5, 4000},
+        {200, 4000, UINT32_MAX, 4000}, {200, 100, 0, 100},  {0, 4000, 3, 0},      {1, INT64_MAX, 100, INT64_MAX},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -140,8 +152,8 @@ static void test_retry_delay_bounds(void **state)
 
         assert_int_equal(sf__retry_delay_ms(&p, cases[i].retry, 0), 0);
         assert_int_equal(sf__retry_delay_ms(&p, cases[i].retry, UINT64_MAX), cases[i].bound);
-        assert_int_equal(sf__retry_delay_ms(&p, cases[i].retry, UINT64_C(1) << 63), cases[i].bound / 2 +
-                                                                                         cases[i].bound % 2);
+        assert_int_equal(sf__retry_delay_ms(&p, cases[i].retry, UINT64_C(1) << 63),
+                         cases[i].bound / 2 + cases[i].bound % 2);
     }
 }
 
@@ -196,10 +208,10 @@ static void test_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_encode),       cmocka_unit_test(test_every_byte_comes_back),
+        cmocka_unit_test(test_encode),         cmocka_unit_test(test_every_byte_comes_back),
         cmocka_unit_test(test_decode_refuses), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_split_refuses), cmocka_unit_test(test_retry_delay_bounds),
-        cmocka_unit_test(test_retry_next),   cmocka_unit_test(test_random),
+        cmocka_unit_test(test_split_refuses),  cmocka_unit_test(test_retry_delay_bounds),
+        cmocka_unit_test(test_retry_next),     cmocka_unit_test(test_random),
     };
 
     return cmocka_run_group_tests_name("url and retry", tests, NULL, NULL);

@@ -38,8 +38,8 @@ static void test_what_is_refused(void **state)
         sf_postgres *p = NULL;
 
         o.table_name = cases[i].table;
-        if (sf_postgres_open(&p, cases[i].conninfo, &o, &err) != cases[i].code || !strstr(err.message, cases[i].message) ||
-            strstr(err.message, PASSWORD))
+        if (sf_postgres_open(&p, cases[i].conninfo, &o, &err) != cases[i].code ||
+            !strstr(err.message, cases[i].message) || strstr(err.message, PASSWORD))
             fail_msg("%s: %s '%s'", cases[i].name, sf_status_name(err.code), err.message);
         assert_null(p);
     }

@@ -51,7 +51,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static sf_status publish(const char *run_id, unsigned rows, sf_expected_current expected, const char *ref, char found[64], sf_error *err)
+static sf_status publish(const char *run_id, unsigned rows, sf_expected_current expected, const char *ref,
+                         char found[64], sf_error *err)
 {
     sf_manifest_store store = sf_postgres_manifest_store(db);
     sf_writer_options o = SF_WRITER_OPTIONS_INIT;

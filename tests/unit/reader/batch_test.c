@@ -25,7 +25,8 @@ struct text_key {
 /* Every fourth is not there. Some have a long beginning in common, some are short, some lie in a crowd, some far out. */
 static sf_key key_of(sf_key_encoding encoding, unsigned i, struct text_key *room)
 {
-    static const char *const before[] = {"", "customers/of/the/north/", "0", "a"}, *const behind[] = {"", "", "", "-and-what-follows-it-is-longer-than-the-rest"};
+    static const char *const before[] = {"", "customers/of/the/north/", "0", "a"},
+                             *const behind[] = {"", "", "", "-and-what-follows-it-is-longer-than-the-rest"};
     unsigned shape = i % 4 ^ (i >> 5 & 3);
     uint64_t far = (uint64_t)(i % 5 + 1) << 40;
 
@@ -43,7 +44,10 @@ static bool is_there(unsigned i)
 static sf_bytes value_of(unsigned i)
 {
     static uint8_t bytes[LONGEST];
-    size_t n = i % 11 == 0 ? 0 : i % 13 == 0 ? LONGEST - i % 100 : i % 7 == 0 ? SF_VALUE_COPIED_BYTES + i % 3 - 1 : 1 + i % 120;
+    size_t n = i % 11 == 0   ? 0
+               : i % 13 == 0 ? LONGEST - i % 100
+               : i % 7 == 0  ? SF_VALUE_COPIED_BYTES + i % 3 - 1
+                             : 1 + i % 120;
 
     memset(bytes, (int)(i * 31 % 251), n);
     return (sf_bytes){bytes, n};

@@ -106,7 +106,7 @@ static void keys_that_cannot_be_stored_fail_alone(void **state)
     assert_int_equal(sf_call_wait(call, &e), SF_INVALID); /* the first of them */
     statuses = sf_call_statuses(call);
     assert_int_equal(statuses[0], SF_OK);
-    assert_int_equal(statuses[1], SF_INVALID); /* out of range */
+    assert_int_equal(statuses[1], SF_INVALID);     /* out of range */
     assert_int_equal(statuses[2], SF_INVALID_KEY); /* not 8 bytes */
     assert_int_equal(statuses[3], SF_OK);
     errors = sf_call_shard_errors(call, &count);
@@ -335,7 +335,7 @@ static void scans_refuse_what_makes_no_sense(void **state)
     assert_int_equal(sf_scan_next_start(&call, scan, 10, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
     rc = sf_scan_next_start(&second, scan, 10, PATIENCE_MS, NULL, NULL, NULL);
     assert_true(rc == SF_STATE || rc == SF_OK); /* the first may have ended already */
-    sf_scan_close(scan); /* the step keeps what it needs */
+    sf_scan_close(scan);                        /* the step keeps what it needs */
     if (rc == SF_OK) {
         sf_call_wait(second, NULL);
         sf_call_release(second);
@@ -496,10 +496,18 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(damage_fails_its_shard_only), TEST(keys_that_cannot_be_stored_fail_alone), TEST(warm_batches_need_no_loop),
-        cmocka_unit_test(large_cold_batches), TEST(shards_on_their_own), TEST(refreshes_wait_for_each_other), TEST(closing_ends_waiting_refreshes),
-        TEST(scans_refuse_what_makes_no_sense), TEST(prefixes_and_limits), TEST(steps_can_be_cancelled),
-        TEST(getters_of_other_calls_answer_nothing), TEST(waiting_on_the_loop_is_refused),
+        TEST(damage_fails_its_shard_only),
+        TEST(keys_that_cannot_be_stored_fail_alone),
+        TEST(warm_batches_need_no_loop),
+        cmocka_unit_test(large_cold_batches),
+        TEST(shards_on_their_own),
+        TEST(refreshes_wait_for_each_other),
+        TEST(closing_ends_waiting_refreshes),
+        TEST(scans_refuse_what_makes_no_sense),
+        TEST(prefixes_and_limits),
+        TEST(steps_can_be_cancelled),
+        TEST(getters_of_other_calls_answer_nothing),
+        TEST(waiting_on_the_loop_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

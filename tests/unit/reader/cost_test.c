@@ -23,7 +23,7 @@
 #define MIN_ROWS 80 /* fewer, and a shard is read whole when it is opened */
 #define PATIENCE_MS 60000
 
-#define MAX_ALLOCATIONS 6    /* of a cold get, and the block that its value lies in, which gets a directory */
+#define MAX_ALLOCATIONS 6 /* of a cold get, and the block that its value lies in, which gets a directory */
 #define MAX_PENDING_BYTES 1536
 
 static unsigned pending_count = 400;
@@ -147,7 +147,8 @@ static void cost_begin(struct cost *c, unsigned rows, uint32_t inflight_requests
     gate_wait(&l.gate, 1);
     if (l.load.error.code != SF_OK)
         fail_msg("%s", l.load.error.message);
-    assert_int_equal(sf__reader_new(&c->reader, c->rt, c->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), NULL), SF_OK);
+    assert_int_equal(
+        sf__reader_new(&c->reader, c->rt, c->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), NULL), SF_OK);
     sf__reader_hand_out(c->reader);
     sf__load_cleanup(&l.load, c->source->alloc);
     sf_runtime_get_stats(c->rt, &c->before);
@@ -199,12 +200,24 @@ static void get_one_way(struct cost *c, int way, unsigned i)
     assert_int_equal(sf_snapshot_route(s, &key, &db_id, NULL), SF_OK);
     assert_int_equal(sf_snapshot_encode_key(s, &key, scratch, &stored, NULL), SF_OK);
     switch (way) {
-    case GET:              rc = sf_reader_get(c->reader, &key, PATIENCE_MS, &v, NULL); break;
-    case GET_START:        rc = sf_reader_get_start(&call, c->reader, &key, PATIENCE_MS, NULL, NULL, NULL); break;
-    case ASK:              rc = sf_reader_ask(c->reader, &key, PATIENCE_MS, &v, &call, NULL); break;
-    case TRY_AND_START:    rc = sf_snapshot_ask(s, &key, PATIENCE_MS, &v, &call, NULL); break;
-    case ASK_SHARD:        rc = sf_snapshot_ask_shard(s, db_id, stored, PATIENCE_MS, &v, &call, NULL); break;
-    default:               rc = sf_reader_multi_get(c->reader, &key, 1, PATIENCE_MS, &v, NULL); break;
+    case GET:
+        rc = sf_reader_get(c->reader, &key, PATIENCE_MS, &v, NULL);
+        break;
+    case GET_START:
+        rc = sf_reader_get_start(&call, c->reader, &key, PATIENCE_MS, NULL, NULL, NULL);
+        break;
+    case ASK:
+        rc = sf_reader_ask(c->reader, &key, PATIENCE_MS, &v, &call, NULL);
+        break;
+    case TRY_AND_START:
+        rc = sf_snapshot_ask(s, &key, PATIENCE_MS, &v, &call, NULL);
+        break;
+    case ASK_SHARD:
+        rc = sf_snapshot_ask_shard(s, db_id, stored, PATIENCE_MS, &v, &call, NULL);
+        break;
+    default:
+        rc = sf_reader_multi_get(c->reader, &key, 1, PATIENCE_MS, &v, NULL);
+        break;
     }
     sf_snapshot_give_back(s);
     assert_int_equal(rc, way == ASK || way == TRY_AND_START || way == ASK_SHARD ? SF_WOULD_BLOCK : SF_OK);
@@ -445,12 +458,9 @@ static void shards_take_little_memory(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_cold_get_is_one_probe),
-        cmocka_unit_test(a_cold_batch_is_one_probe_a_key),
-        cmocka_unit_test(what_was_asked_may_be_dropped),
-        cmocka_unit_test(allocations_of_a_cold_get),
-        cmocka_unit_test(bytes_of_a_pending_get),
-        cmocka_unit_test(shards_take_little_memory),
+        cmocka_unit_test(a_cold_get_is_one_probe),       cmocka_unit_test(a_cold_batch_is_one_probe_a_key),
+        cmocka_unit_test(what_was_asked_may_be_dropped), cmocka_unit_test(allocations_of_a_cold_get),
+        cmocka_unit_test(bytes_of_a_pending_get),        cmocka_unit_test(shards_take_little_memory),
     };
 
     if (argc > 1)

@@ -188,7 +188,9 @@ static sf_reader *open_reader(struct trial *t)
     if (went_well(t, "load", l.load.error.code, &l.load.error)) {
         sf_error e = SF_ERROR_INIT;
 
-        went_well(t, "reader", sf__reader_new(&r, t->world.rt, t->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), &e), &e);
+        went_well(t, "reader",
+                  sf__reader_new(&r, t->world.rt, t->source, l.load.snapshot, l.load.fallback, sf__clock_mono_ns(), &e),
+                  &e);
     } else {
         assert_null(l.load.snapshot);
     }
@@ -538,10 +540,18 @@ static sf_call *start_held(struct holding *h, enum held_call which, sf_reader *r
         on_loop(h->t.world.rt->loop, hold_two_later, h);
         rc = sf_reader_get_start(&call, r, &keys[4], timeout_ms, NULL, NULL, NULL);
         break;
-    case HELD_GET:       rc = sf_reader_get_start(&call, r, &keys[4], timeout_ms, NULL, NULL, NULL); break;
-    case HELD_MULTI_GET: rc = sf_reader_multi_get_start(&call, r, keys, 40, timeout_ms, NULL, NULL, NULL); break;
-    case HELD_SCAN:      rc = sf_scan_next_start(&call, scan, 8, timeout_ms, NULL, NULL, NULL); break;
-    default:             rc = sf_reader_refresh_start(&call, r, timeout_ms, NULL, NULL, NULL); break;
+    case HELD_GET:
+        rc = sf_reader_get_start(&call, r, &keys[4], timeout_ms, NULL, NULL, NULL);
+        break;
+    case HELD_MULTI_GET:
+        rc = sf_reader_multi_get_start(&call, r, keys, 40, timeout_ms, NULL, NULL, NULL);
+        break;
+    case HELD_SCAN:
+        rc = sf_scan_next_start(&call, scan, 8, timeout_ms, NULL, NULL, NULL);
+        break;
+    default:
+        rc = sf_reader_refresh_start(&call, r, timeout_ms, NULL, NULL, NULL);
+        break;
     }
     assert_int_equal(rc, SF_OK);
     return call;
@@ -848,8 +858,8 @@ static void siege_pinned(struct siege *s, const sf_key *keys)
     sf_error e = SF_ERROR_INIT;
     sf_call *call = NULL;
 
-    if (siege_went_well(s, "pinned", sf_snapshot_multi_get_start(&call, pinned, keys, SIEGE_BATCH, PATIENCE_MS, NULL,
-                                                                 NULL, &e), &e)) {
+    if (siege_went_well(s, "pinned",
+                        sf_snapshot_multi_get_start(&call, pinned, keys, SIEGE_BATCH, PATIENCE_MS, NULL, NULL, &e), &e)) {
         if (siege_went_well(s, "pinned", sf_call_wait(call, &e), &e)) {
             size_t count = 0;
             const sf_value *values = sf_call_values(call, &count);
@@ -901,10 +911,18 @@ static void *besiege(void *arg)
         for (size_t i = 0; i < SIEGE_BATCH; i++)
             keys[i] = sf_key_int(rand_r(&random) % SIEGE_KEYS);
         switch (turn % 4) {
-        case 0: siege_multi_get(b->s, keys); break;
-        case 1: siege_get(b->s, keys); break;
-        case 2: siege_pinned(b->s, keys); break;
-        default: siege_scan(b->s); break;
+        case 0:
+            siege_multi_get(b->s, keys);
+            break;
+        case 1:
+            siege_get(b->s, keys);
+            break;
+        case 2:
+            siege_pinned(b->s, keys);
+            break;
+        default:
+            siege_scan(b->s);
+            break;
         }
     }
     return NULL;
@@ -992,9 +1010,7 @@ static void siege_refresh(struct siege *s)
     assert_true(refused > 0 || atomic_load(&s->wrong) > 0);
 }
 
-static void nothing(void *arg)
-{
-}
+static void nothing(void *arg) {}
 
 static void lay_siege(uint64_t cache_bytes)
 {

@@ -20,12 +20,12 @@ struct plug {
     sf_shard_opener vtable;
     /* how it answers; set while nothing is asked */
     enum when when_open, when_get, when_scan;
-    int failing_shard;       /* whose opening fails, or -1 */
-    const char *useless;     /* part of the names of manifests that it can do nothing with, or NULL */
-    atomic_int lost;         /* openings that are to end as if nobody was there to answer */
-    bool keys_fail;          /* every look-up's first key */
-    bool disorder, outside;  /* of scans */
-    bool gives_too_much;     /* answers for keys that nobody asked for */
+    int failing_shard;      /* whose opening fails, or -1 */
+    const char *useless;    /* part of the names of manifests that it can do nothing with, or NULL */
+    atomic_int lost;        /* openings that are to end as if nobody was there to answer */
+    bool keys_fail;         /* every look-up's first key */
+    bool disorder, outside; /* of scans */
+    bool gives_too_much;    /* answers for keys that nobody asked for */
     /* what became of it */
     atomic_int retained, opens, closes, gets, steps, scans, scans_closed;
     atomic_int shared_opens;
@@ -252,10 +252,17 @@ struct trial {
 static struct plug fresh_plug(void)
 {
     return (struct plug){
-        .vtable = {
-            .size = sizeof(sf_shard_opener), .retain = plug_retain, .release = plug_release, .open = plug_open,
-            .get_many = plug_get_many, .scan_next = plug_scan_next, .scan_close = plug_scan_close, .close = plug_close,
-        },
+        .vtable =
+            {
+                .size = sizeof(sf_shard_opener),
+                .retain = plug_retain,
+                .release = plug_release,
+                .open = plug_open,
+                .get_many = plug_get_many,
+                .scan_next = plug_scan_next,
+                .scan_close = plug_scan_close,
+                .close = plug_close,
+            },
         .failing_shard = -1,
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .arrived = GATE_INIT,
@@ -731,12 +738,30 @@ static void scans_are_merged(void **state)
         {"all", AT_ONCE, false, SF_SCAN_OPTIONS_INIT, ROWS},
         {"all, by threads", ON_A_THREAD, false, SF_SCAN_OPTIONS_INIT, ROWS},
         {"all, lazy", AT_ONCE, true, SF_SCAN_OPTIONS_INIT, ROWS},
-        {"downwards", AT_ONCE, false, {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX,
-         .reverse = true}, ROWS},
-        {"range", ON_A_THREAD, true, {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX,
-         .start = {(const uint8_t *)"r001000", 7}, .end = {(const uint8_t *)"r002000", 7}, .has_end = true}, 100},
-        {"prefix", AT_ONCE, false, {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX,
-         .has_prefix = true, .prefix = {(const uint8_t *)"r01", 3}}, 1000},
+        {"downwards",
+         AT_ONCE,
+         false,
+         {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = UINT64_MAX, .reverse = true},
+         ROWS},
+        {"range",
+         ON_A_THREAD,
+         true,
+         {.size = sizeof(sf_scan_options),
+          .db_id = SF_ALL_SHARDS,
+          .limit = UINT64_MAX,
+          .start = {(const uint8_t *)"r001000", 7},
+          .end = {(const uint8_t *)"r002000", 7},
+          .has_end = true},
+         100},
+        {"prefix",
+         AT_ONCE,
+         false,
+         {.size = sizeof(sf_scan_options),
+          .db_id = SF_ALL_SHARDS,
+          .limit = UINT64_MAX,
+          .has_prefix = true,
+          .prefix = {(const uint8_t *)"r01", 3}},
+         1000},
         {"limit", AT_ONCE, false, {.size = sizeof(sf_scan_options), .db_id = SF_ALL_SHARDS, .limit = 77}, 0},
     };
 
@@ -862,7 +887,7 @@ static void scan_goes_on_after_a_step_that_was_dropped(void **state)
 static void openers_are_checked(void **state)
 {
     static const size_t fields[] = {
-        offsetof(sf_shard_opener, open), offsetof(sf_shard_opener, get_many), offsetof(sf_shard_opener, close),
+        offsetof(sf_shard_opener, open),   offsetof(sf_shard_opener, get_many), offsetof(sf_shard_opener, close),
         offsetof(sf_shard_opener, retain), offsetof(sf_shard_opener, release),
     };
     struct trial t;

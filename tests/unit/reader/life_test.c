@@ -117,14 +117,14 @@ static void arrive(void *ctx, sf_call *call)
 }
 
 enum ending {
-    END_BLOCKING,       /* blocking calls only, the runtime last */
-    END_CALLED_BACK,    /* on a callback's word, which comes before the loop is done with the call */
+    END_BLOCKING,    /* blocking calls only, the runtime last */
+    END_CALLED_BACK, /* on a callback's word, which comes before the loop is done with the call */
     END_READER_LAST,
     END_SNAPSHOT_LAST,
     END_CALL_LAST,
     END_SCAN_LAST,
     END_BUCKET_LAST,
-    END_FORGOTTEN,      /* calls under way whose handles were released */
+    END_FORGOTTEN, /* calls under way whose handles were released */
     END_CANCELLED,
     END_FILES,
     END_S3,
@@ -200,12 +200,23 @@ static void live_and_end(enum ending how, const sf_allocator *a, const char *fil
         sf_bucket_close(w.bucket);
     sf_runtime_release(w.rt);
     switch (how) {
-    case END_READER_LAST:   sf_reader_free(r); break;
-    case END_SNAPSHOT_LAST: sf_snapshot_give_back(snap); break;
-    case END_CALL_LAST:     sf_call_release(call); break;
-    case END_SCAN_LAST:     sf_scan_close(scan); break;
-    case END_BUCKET_LAST:   sf_bucket_close(w.bucket); break;
-    default:                break;
+    case END_READER_LAST:
+        sf_reader_free(r);
+        break;
+    case END_SNAPSHOT_LAST:
+        sf_snapshot_give_back(snap);
+        break;
+    case END_CALL_LAST:
+        sf_call_release(call);
+        break;
+    case END_SCAN_LAST:
+        sf_scan_close(scan);
+        break;
+    case END_BUCKET_LAST:
+        sf_bucket_close(w.bucket);
+        break;
+    default:
+        break;
     }
 }
 
@@ -459,7 +470,8 @@ static void sleeping_credential_processes_hold_up_nobody(void **state)
 /* The system's resolver, for libcurl too: this program's comes first. */
 static struct gate resolving = GATE_INIT, resolved = GATE_INIT;
 
-__attribute__((visibility("default"))) int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+__attribute__((visibility("default"))) int getaddrinfo(const char *host, const char *service,
+                                                       const struct addrinfo *hints, struct addrinfo **out)
 {
     static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 

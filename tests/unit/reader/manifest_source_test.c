@@ -20,13 +20,13 @@ struct source {
     sf_manifest_source vtable;
     struct world *w;
     enum how how;
-    unsigned pointer;        /* of runs 0 to 2; RUNS: nothing was published */
-    const char *bad;         /* the ref of a manifest that is malformed for the source, or NULL */
-    const char *garbage;     /* of one whose bytes are no manifest, or NULL */
-    const char *fails;       /* the question that fails: "current", "list" or a ref; or NULL */
-    sf_status code;          /* in that way */
-    bool forgets;            /* gives questions back without an answer */
-    bool mute;               /* gives NULL for texts */
+    unsigned pointer;    /* of runs 0 to 2; RUNS: nothing was published */
+    const char *bad;     /* the ref of a manifest that is malformed for the source, or NULL */
+    const char *garbage; /* of one whose bytes are no manifest, or NULL */
+    const char *fails;   /* the question that fails: "current", "list" or a ref; or NULL */
+    sf_status code;      /* in that way */
+    bool forgets;        /* gives questions back without an answer */
+    bool mute;           /* gives NULL for texts */
     sf_bytes manifests[RUNS];
     sf_object objects[RUNS];
     pthread_t threads[64];
@@ -279,20 +279,25 @@ static void what_the_source_says_decides(void **state)
         bool mute;
     } cases[] = {
         {"sound", 1, NULL, NULL, NULL, SF_OK, false, 3, SF_OK, NULL, "run-001", 2, 0},
-        {"nothing published", RUNS, NULL, NULL, NULL, SF_OK, false, 3, SF_NO_CURRENT, "CURRENT pointer not found", NULL, 1, 0},
+        {"nothing published", RUNS, NULL, NULL, NULL, SF_OK, false, 3, SF_NO_CURRENT, "CURRENT pointer not found", NULL,
+         1, 0},
         {"the pointer fails", 0, NULL, NULL, "current", SF_DENIED, false, 3, SF_DENIED, "the source says no", NULL, 1, 0},
         {"SF_OK is no failure", 0, NULL, NULL, "current", SF_OK, false, 3, SF_IO, "the source says no", NULL, 1, 0},
         {"no such status", 0, NULL, NULL, "current", (sf_status)999, false, 3, SF_IO, "the source says no", NULL, 1, 0},
-        {"the manifest fails", 2, NULL, NULL, "three", SF_NOT_FOUND, false, 3, SF_NOT_FOUND, "three: the source says no", NULL, 2, 1},
+        {"the manifest fails", 2, NULL, NULL, "three", SF_NOT_FOUND, false, 3, SF_NOT_FOUND,
+         "three: the source says no", NULL, 2, 1},
         {"malformed, the source says", 2, "three", NULL, NULL, SF_OK, false, 3, SF_OK, NULL, "run-001", 4, 1},
         {"malformed, the parser says", 2, NULL, "three", NULL, SF_OK, false, 3, SF_OK, NULL, "run-001", 4, 1},
         {"both ways", 2, "three", "two", NULL, SF_OK, false, 3, SF_OK, NULL, "run-000", 5, 2},
-        {"no fallback", 2, "three", NULL, NULL, SF_OK, false, 0, SF_BAD_MANIFEST, "malformed, the source says", NULL, 2, 1},
+        {"no fallback", 2, "three", NULL, NULL, SF_OK, false, 0, SF_BAD_MANIFEST, "malformed, the source says", NULL, 2,
+         1},
         {"fallback without candidates", 2, "three", "two", NULL, SF_OK, false, 1, SF_NO_SNAPSHOT, "2 tried", NULL, 4, 2},
-        {"the list fails", 2, "three", NULL, "list", SF_UNAVAILABLE, false, 3, SF_UNAVAILABLE, "the source says no", NULL, 3, 1},
+        {"the list fails", 2, "three", NULL, "list", SF_UNAVAILABLE, false, 3, SF_UNAVAILABLE, "the source says no",
+         NULL, 3, 1},
         {"no answer", 2, NULL, NULL, NULL, SF_OK, true, 3, SF_INVALID, "has given no answer", NULL, 1, 0},
         {"no reason", 0, NULL, NULL, "current", SF_DENIED, false, 3, SF_DENIED, "no reason was given", NULL, 1, 0, true},
-        {"a list with a hole", 2, "three", NULL, NULL, SF_OK, false, 3, SF_INVALID, "lists one without a reference", NULL, 3, 1, true},
+        {"a list with a hole", 2, "three", NULL, NULL, SF_OK, false, 3, SF_INVALID, "lists one without a reference",
+         NULL, 3, 1, true},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {

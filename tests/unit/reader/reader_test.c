@@ -258,7 +258,8 @@ static void check_rejected(const char *name, sf_call *call, const struct told *t
         char run[32];
 
         snprintf(run, sizeof(run), "run_id=run-%03u/", told[i].run);
-        if (!strstr(rejected[i].manifest_ref, run) || rejected[i].error.code != told[i].code || !rejected[i].error.message[0])
+        if (!strstr(rejected[i].manifest_ref, run) || rejected[i].error.code != told[i].code ||
+            !rejected[i].error.message[0])
             fail_msg("%s: %zu: %s: %s %s", name, i, rejected[i].manifest_ref, sf_status_name(rejected[i].error.code),
                      rejected[i].error.message);
     }
@@ -275,16 +276,36 @@ static const struct rejected_case {
     struct told told_then[1];
 } rejected_cases[] = {
     {"all sound", {SOUND}, 3, SF_OK, {{0}}, SF_OK, {{0}}},
-    {"the newest", {SOUND, SOUND, MALFORMED}, 3, SF_OK, {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}}, SF_OK,
+    {"the newest",
+     {SOUND, SOUND, MALFORMED},
+     3,
+     SF_OK,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}},
+     SF_OK,
      {{2, SF_BAD_MANIFEST}}},
-    {"two", {SOUND, MALFORMED, MALFORMED}, 3, SF_OK,
-     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"two",
+     {SOUND, MALFORMED, MALFORMED},
+     3,
+     SF_OK,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}},
+     SF_OK,
+     {{2, SF_BAD_MANIFEST}}},
     {"no fallback", {SOUND, SOUND, MALFORMED}, 0, SF_BAD_MANIFEST, {{2, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
-    {"too few fallbacks", {SOUND, MALFORMED, MALFORMED}, 1, SF_NO_SNAPSHOT,
-     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"too few fallbacks",
+     {SOUND, MALFORMED, MALFORMED},
+     1,
+     SF_NO_SNAPSHOT,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_BAD_MANIFEST}},
+     SF_OK,
+     {{2, SF_BAD_MANIFEST}}},
     {"gone", {SOUND, SOUND, GONE}, 3, SF_NOT_FOUND, {{2, SF_NOT_FOUND}}, SF_NOT_FOUND, {{2, SF_NOT_FOUND}}},
-    {"malformed, then gone", {SOUND, GONE, MALFORMED}, 3, SF_NOT_FOUND,
-     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_NOT_FOUND}}, SF_OK, {{2, SF_BAD_MANIFEST}}},
+    {"malformed, then gone",
+     {SOUND, GONE, MALFORMED},
+     3,
+     SF_NOT_FOUND,
+     {{2, SF_BAD_MANIFEST}, {2, SF_BAD_MANIFEST}, {1, SF_NOT_FOUND}},
+     SF_OK,
+     {{2, SF_BAD_MANIFEST}}},
 };
 
 static size_t told_count(const struct told *told, size_t max)
@@ -326,7 +347,8 @@ static void rejected_manifests_are_told(void **state)
         assert_int_equal(sf_call_wait(call, NULL), c->refresh);
         check_rejected(c->name, call, c->told_then, told_count(c->told_then, 1));
         sf_call_release(call);
-        assert_int_equal(sf_reader_get_start(&call, r, &(sf_key){.type = SF_KEY_INT, .i = 1}, 10000, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_reader_get_start(&call, r, &(sf_key){.type = SF_KEY_INT, .i = 1}, 10000, NULL, NULL, NULL),
+                         SF_OK);
         assert_int_equal(sf_call_wait(call, NULL), SF_OK);
         check_rejected(c->name, call, NULL, 0); /* another kind of call */
         sf_call_release(call);
@@ -404,9 +426,9 @@ static void staleness_is_of_what_was_asked(void **state)
         sf_staleness_of of;
         int64_t staleness_ms;
         sf_health_status status;
-    } rows[] = {{SF_STALENESS_OF_READER, -1, SF_HEALTHY},           {SF_STALENESS_OF_READER, 3600000, SF_HEALTHY},
-                {SF_STALENESS_OF_SNAPSHOT, -1, SF_HEALTHY},         {SF_STALENESS_OF_SNAPSHOT, 3600000, SF_DEGRADED},
-                {SF_STALENESS_OF_SNAPSHOT, INT64_MAX, SF_HEALTHY},  {SF_STALENESS_OF_REFRESH, 3600000, SF_HEALTHY}};
+    } rows[] = {{SF_STALENESS_OF_READER, -1, SF_HEALTHY},          {SF_STALENESS_OF_READER, 3600000, SF_HEALTHY},
+                {SF_STALENESS_OF_SNAPSHOT, -1, SF_HEALTHY},        {SF_STALENESS_OF_SNAPSHOT, 3600000, SF_DEGRADED},
+                {SF_STALENESS_OF_SNAPSHOT, INT64_MAX, SF_HEALTHY}, {SF_STALENESS_OF_REFRESH, 3600000, SF_HEALTHY}};
     sf_reader *r = world_open_reader(w);
     sf_reader_health h;
 
@@ -652,12 +674,21 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(looks_up_in_every_form), TEST(refresh_follows_the_pointer), TEST(refresh_survives_a_bad_snapshot),
+        TEST(looks_up_in_every_form),
+        TEST(refresh_follows_the_pointer),
+        TEST(refresh_survives_a_bad_snapshot),
         cmocka_unit_test(rejected_manifests_are_told),
         TEST(a_named_manifest_is_served_for_good),
         TEST(opening_names_what_is_wrong),
-        TEST(stored_keys_are_keys_again), TEST(staleness_is_of_what_was_asked), TEST(a_reader_may_have_a_cache_of_its_own), TEST(a_reader_is_ready), TEST(closed_readers_say_so), TEST(cancelling_and_deadlines_end_calls),
-        TEST(scans_in_key_order), TEST(a_forked_child_is_told), TEST(refreshes_under_readers),
+        TEST(stored_keys_are_keys_again),
+        TEST(staleness_is_of_what_was_asked),
+        TEST(a_reader_may_have_a_cache_of_its_own),
+        TEST(a_reader_is_ready),
+        TEST(closed_readers_say_so),
+        TEST(cancelling_and_deadlines_end_calls),
+        TEST(scans_in_key_order),
+        TEST(a_forked_child_is_told),
+        TEST(refreshes_under_readers),
         TEST(any_failed_allocation_is_survived),
     };
 

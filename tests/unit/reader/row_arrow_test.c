@@ -85,7 +85,8 @@ static void keys_of_another_encoding(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(columns_of_every_encoding), cmocka_unit_test(keys_of_another_encoding)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(columns_of_every_encoding),
+                                       cmocka_unit_test(keys_of_another_encoding)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -317,8 +317,13 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(how_long_it_takes), TEST(schedules_that_are_none), TEST(following_the_pointer), TEST(waiting_ends),
-        TEST(moves_are_told), TEST(threads_wait_while_it_moves_and_closes), TEST(a_pointer_that_has_not_changed_does_not_come),
+        cmocka_unit_test(how_long_it_takes),
+        TEST(schedules_that_are_none),
+        TEST(following_the_pointer),
+        TEST(waiting_ends),
+        TEST(moves_are_told),
+        TEST(threads_wait_while_it_moves_and_closes),
+        TEST(a_pointer_that_has_not_changed_does_not_come),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

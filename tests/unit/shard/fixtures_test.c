@@ -17,7 +17,7 @@ struct world {
     struct fixture f;
     const char *name;
     sf_shard *shard;
-    bool strict;     /* nothing may fail: this is a checkpoint */
+    bool strict; /* nothing may fail: this is a checkpoint */
     bool complained;
 };
 
@@ -131,10 +131,10 @@ static void check_seek(struct world *w, const sf_scan_range *range, size_t expec
     scan_step_wait(&r);
     if (r.step.error.code != SF_OK) {
         failed(w, "seek", expected, r.step.error.code, &r.step.error);
-    } else if (expected == w->f.count ? r.step.batch->count != 0
-                                      : r.step.batch->count != 1 ||
-                                            !sf_bytes_eq(r.step.batch->rows[0].key, key_at(w, expected)) ||
-                                            !expected_is(&w->f.rows[expected], r.step.batch->rows[0].value)) {
+    } else if (expected == w->f.count
+                   ? r.step.batch->count != 0
+                   : r.step.batch->count != 1 || !sf_bytes_eq(r.step.batch->rows[0].key, key_at(w, expected)) ||
+                         !expected_is(&w->f.rows[expected], r.step.batch->rows[0].value)) {
         fail_msg("%s: a %s seek to row %zu shows another row, or none", w->name,
                  range->reverse ? "backward" : "forward", expected);
     }

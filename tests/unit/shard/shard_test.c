@@ -247,7 +247,7 @@ static void excluded_keys_ask_for_nothing(void **state)
     size_t count;
     unsigned requests;
 
-    world_begin(&w, BIG, 0); /* keys 0..5000 as u64be */
+    world_begin(&w, BIG, 0);                                                       /* keys 0..5000 as u64be */
     assert_int_equal(get_one(w.shard, sf_bytes_of("\xff\xff", 2), &v, &e), SF_OK); /* above all ranges */
     assert_false(v.found);
     assert_int_equal(get_one(w.shard, sf_bytes_of("\0", 1), &v, &e), SF_OK); /* below */
@@ -370,7 +370,8 @@ static void blocks_that_stay(void **state)
 
     world_begin(&w, BIG, 64 << 20);
     assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, true), SF_CANCELLED);
-    assert_int_equal(w.shard->vtable->can_stay(w.shard, SF_RESIDENCY_DISK, NULL), SF_UNSUPPORTED); /* a store in memory has no disk cache */
+    assert_int_equal(w.shard->vtable->can_stay(w.shard, SF_RESIDENCY_DISK, NULL),
+                     SF_UNSUPPORTED); /* a store in memory has no disk cache */
     world_end(&w);
 }
 
@@ -524,9 +525,9 @@ static void wrong_key_ranges_are_noticed(void **state)
         sf_status open, get;
     } rows[] = {
         {0x1095, 0x1095, SF_OK, SF_OK},
-        {0x1095, 0x0f95, SF_CORRUPT, SF_OK},   /* the first SST ends before its last block begins */
-        {0x1095, 0x1096, SF_OK, SF_CORRUPT},   /* ... or behind its last key: whoever reads the last block is told */
-        {0x1096, 0x1098, SF_CORRUPT, SF_OK},   /* the second is read whole at open */
+        {0x1095, 0x0f95, SF_CORRUPT, SF_OK}, /* the first SST ends before its last block begins */
+        {0x1095, 0x1096, SF_OK, SF_CORRUPT}, /* ... or behind its last key: whoever reads the last block is told */
+        {0x1096, 0x1098, SF_CORRUPT, SF_OK}, /* the second is read whole at open */
         {0x1387, 0x1386, SF_CORRUPT, SF_OK},
         {0x1387, 0x1397, SF_CORRUPT, SF_OK},
     };
@@ -595,8 +596,7 @@ static void scans_read_damage_once_more(void **state)
 /* ------------------------------------------------------------------ scans ---------------------------------------- */
 
 /* Rows [from, to) of the fixture, in either direction, in steps of `step` rows. */
-static void check_scan(struct world *w, const sf_scan_range *range, size_t from, size_t to, size_t step,
-                       const char *what)
+static void check_scan(struct world *w, const sf_scan_range *range, size_t from, size_t to, size_t step, const char *what)
 {
     struct scan_run r;
     sf_error e = SF_ERROR_INIT;
@@ -637,7 +637,7 @@ static size_t lower_bound(const struct world *w, sf_bytes key)
 
 static void scans_keep_to_their_bounds(void **state)
 {
-    static const char *const names[] = {"0.13.1-mixed", "0.17.0-segments", "0.12.1-versions", "0.13.1-edge_keys",
+    static const char *const names[] = {"0.13.1-mixed",     "0.17.0-segments",    "0.12.1-versions", "0.13.1-edge_keys",
                                         "0.17.0-many_runs", "0.13.1-deleted_all", "0.12.1-empty"};
     static const size_t steps[] = {1, 3, 1000};
 
@@ -720,9 +720,12 @@ static struct asked_for asked_for(const struct world *w)
 static void merged_scans_share_a_buffer(void **state)
 {
     static const struct {
-        uint64_t buffer_bytes; /* of each of the scans */
+        uint64_t buffer_bytes;  /* of each of the scans */
         uint64_t asked_for_max; /* until the first row is there */
-    } cases[] = {{0, 24 * (5 << 10)}, {2 << 10, 24 * (5 << 10)}, {32 << 10, 24 * (32 << 10)}, {UINT64_C(16) << 20, 24 * (128 << 10)}};
+    } cases[] = {{0, 24 * (5 << 10)},
+                 {2 << 10, 24 * (5 << 10)},
+                 {32 << 10, 24 * (32 << 10)},
+                 {UINT64_C(16) << 20, 24 * (128 << 10)}};
 
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++)
         for (int reverse = 0; reverse < 2; reverse++) {
@@ -1201,8 +1204,7 @@ static void stopped_scans_lose_no_row(void **state)
                 continue;
             }
             for (size_t i = 0; i < r.step.batch->count; i++, seen++)
-                assert_true(sf_bytes_eq(r.step.batch->rows[i].key,
-                                        key_at(&w, reverse ? w.f.count - 1 - seen : seen)));
+                assert_true(sf_bytes_eq(r.step.batch->rows[i].key, key_at(&w, reverse ? w.f.count - 1 - seen : seen)));
             sf__row_batch_free(r.step.batch);
             end = r.step.end;
         }

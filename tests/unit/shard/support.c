@@ -641,7 +641,8 @@ static void stay_on_loop(void *arg)
 static void staying_init(struct staying *s, sf_shard *shard, sf_residency where, bool cancel)
 {
     *s = (struct staying){.shard = shard, .cancel = cancel, .error = SF_ERROR_INIT, .gate = GATE_INIT};
-    s->op = (sf_shard_resident){.where = where, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
+    s->op =
+        (sf_shard_resident){.where = where, .deadline_ns = SF_NO_DEADLINE, .bytes = &s->bytes, .done = stays, .ctx = s};
 }
 
 sf_status stay(sf_shard *shard, struct staying *s, sf_residency where, bool cancel)

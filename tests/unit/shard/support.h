@@ -25,9 +25,9 @@ struct probe_store {
     unsigned rounds; /* longest chain of requests that began after the answer to the one before */
     unsigned done_round;
     /* faults */
-    unsigned hold_at;     /* the nth request (from 1) gets no answer until it is cancelled or let go; 0: none */
+    unsigned hold_at; /* the nth request (from 1) gets no answer until it is cancelled or let go; 0: none */
     void (*on_hold)(void *ctx);
-    sf_store_op *held;    /* its deadline still counts */
+    sf_store_op *held; /* its deadline still counts */
     sf_timer held_timer;
     void *on_hold_ctx;
     unsigned fail_at;     /* the nth request (from 1) is answered with SF_UNAVAILABLE; 0: none */
@@ -37,12 +37,12 @@ struct probe_store {
     unsigned damage_left; /* answers to damage */
     const char *swell;    /* entries of listings that contain this: their size is said to be ... */
     uint64_t swell_to;
-    const char *lose;     /* GETs of keys that contain this: not found */
+    const char *lose; /* GETs of keys that contain this: not found */
     unsigned lose_left;
 };
 
 struct probe_store *probe_new(sf_store *inner);
-void probe_reset(struct probe_store *p); /* counters and faults */
+void probe_reset(struct probe_store *p);  /* counters and faults */
 void probe_let_go(struct probe_store *p); /* the held request, if there is one */
 
 /* ------------------------------------------------------------------ fixtures ------------------------------------- */

@@ -18,14 +18,29 @@ enum change { NOTHING, INDEX_OFF, INDEX_LEN, FILTER_OFF, FILTER_LEN, FILTER_FORM
 static void change(sf_sst_view *v, enum change what)
 {
     switch (what) {
-    case INDEX_OFF:     v->info.index_off++; break;
-    case INDEX_LEN:     v->info.index_len++; break;
-    case FILTER_OFF:    v->info.filter_off++; break;
-    case FILTER_LEN:    v->info.filter_len++; break;
-    case FILTER_FORMAT: v->info.filter_format++; break;
-    case CODEC:         v->info.codec++; break;
-    case VERSION:       v->format_version++; break;
-    default:            break;
+    case INDEX_OFF:
+        v->info.index_off++;
+        break;
+    case INDEX_LEN:
+        v->info.index_len++;
+        break;
+    case FILTER_OFF:
+        v->info.filter_off++;
+        break;
+    case FILTER_LEN:
+        v->info.filter_len++;
+        break;
+    case FILTER_FORMAT:
+        v->info.filter_format++;
+        break;
+    case CODEC:
+        v->info.codec++;
+        break;
+    case VERSION:
+        v->format_version++;
+        break;
+    default:
+        break;
     }
 }
 
@@ -44,8 +59,8 @@ static void views_of_one_sst(void **state)
 
         for (int i = 0; i < 3; i++) { /* the first and the last are of the same SST */
             snprintf(views[i].ulid, sizeof(views[i].ulid), "01ARZ3NDEKTSV4RRFFQ69G5FA%d", i % 2);
-            views[i].info = (sf_sst_info){.sst_type = SF_SST_COMPACTED, .filter_off = 100, .filter_len = 50,
-                                          .index_off = 150, .index_len = 60};
+            views[i].info = (sf_sst_info){
+                .sst_type = SF_SST_COMPACTED, .filter_off = 100, .filter_len = 50, .index_off = 150, .index_len = 60};
             views[i].format_version = 1;
         }
         change(&views[2], what);

@@ -55,8 +55,12 @@ static void value_of(uint32_t n, uint8_t *out, size_t len)
 
 static sf_shard_target target_of(struct world *w)
 {
-    sf_shard_target t = {.rt = w->env.rt, .store = &w->faults->base, .path = DB, .url = "mem://shard-write/" DB,
-                         .db_id = 3, .upload = SF_UPLOAD_OPTIONS_INIT};
+    sf_shard_target t = {.rt = w->env.rt,
+                         .store = &w->faults->base,
+                         .path = DB,
+                         .url = "mem://shard-write/" DB,
+                         .db_id = 3,
+                         .upload = SF_UPLOAD_OPTIONS_INIT};
 
     t.upload.part_bytes = PART;
     t.upload.parts_in_flight = 2;
@@ -258,9 +262,9 @@ static void bad_rows_are_named(void **state)
 static void options_and_paths_are_checked(void **state)
 {
     static const sf_slatedb_writer_options bad[] = {
-        {(sf_codec)9, 4096, 10, 1, 1u << 20},    {SF_CODEC_NONE, 1023, 10, 1, 1u << 20},
-        {SF_CODEC_NONE, 65537, 10, 1, 1u << 20}, {SF_CODEC_NONE, 4096, 0, 1, 1u << 20},
-        {SF_CODEC_NONE, 4096, 65, 1, 1u << 20},  {SF_CODEC_NONE, 4096, 10, 1, 65535},
+        {(sf_codec)9, 4096, 10, 1, 1u << 20},         {SF_CODEC_NONE, 1023, 10, 1, 1u << 20},
+        {SF_CODEC_NONE, 65537, 10, 1, 1u << 20},      {SF_CODEC_NONE, 4096, 0, 1, 1u << 20},
+        {SF_CODEC_NONE, 4096, 65, 1, 1u << 20},       {SF_CODEC_NONE, 4096, 10, 1, 65535},
         {SF_CODEC_NONE, 4096, 10, 1, (1u << 30) + 1},
     };
     sf_slatedb_writer_options o = SF_SLATEDB_WRITER_OPTIONS_INIT;

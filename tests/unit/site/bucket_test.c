@@ -115,8 +115,8 @@ static void what_is_put_can_be_read(void **state)
     put(w, "a", "one");
     assert_holds(w, "a", "one");
     opts.content_type = "application/json";
-    assert_int_equal(sf_bucket_put(w->bucket, key_of(w, "x=1/b c"), sf_bytes_str("two"), &opts, PATIENCE_MS, &written,
-                                   NULL), SF_OK);
+    assert_int_equal(
+        sf_bucket_put(w->bucket, key_of(w, "x=1/b c"), sf_bytes_str("two"), &opts, PATIENCE_MS, &written, NULL), SF_OK);
     assert_int_equal(sf_bucket_head(w->bucket, w->key, PATIENCE_MS, &seen, NULL), SF_OK);
     assert_int_equal(sf_bucket_get(w->bucket, w->key, 3, PATIENCE_MS, &read, NULL), SF_OK);
     assert_int_equal(seen.size, 3);
@@ -136,8 +136,9 @@ static void parts_can_be_read(void **state)
         sf_status rc;
         const char *want;
     } rows[] = {
-        {0, 6, SF_OK, "abcdef"}, {2, 3, SF_OK, "cde"}, {5, 1, SF_OK, "f"},
-        {5, 2, SF_CORRUPT, NULL}, {6, 1, SF_CORRUPT, NULL}, {UINT64_MAX, 1, SF_INVALID, NULL},
+        {0, 6, SF_OK, "abcdef"},  {2, 3, SF_OK, "cde"},
+        {5, 1, SF_OK, "f"},       {5, 2, SF_CORRUPT, NULL},
+        {6, 1, SF_CORRUPT, NULL}, {UINT64_MAX, 1, SF_INVALID, NULL},
         {0, 0, SF_INVALID, NULL}, {0, UINT64_MAX, SF_INVALID, NULL},
     };
     struct world *w = *state;
@@ -146,7 +147,8 @@ static void parts_can_be_read(void **state)
 
     put(w, "parts", "abcdef");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        sf_status rc = sf_bucket_get_range(w->bucket, key_of(w, "parts"), rows[i].off, rows[i].len, PATIENCE_MS, &o, NULL);
+        sf_status rc =
+            sf_bucket_get_range(w->bucket, key_of(w, "parts"), rows[i].off, rows[i].len, PATIENCE_MS, &o, NULL);
 
         if (rc != rows[i].rc || (rc == SF_OK && !sf_bytes_eq(o.data, sf_bytes_str(rows[i].want))))
             fail_msg("row %zu: %s", i, sf_status_name(rc));
@@ -166,18 +168,21 @@ static void conditions_hold(void **state)
     sf_error e = SF_ERROR_INIT;
 
     create.create_only = true;
-    assert_int_equal(sf_bucket_put(w->bucket, key_of(w, "p"), sf_bytes_str("1"), &create, PATIENCE_MS, &first, NULL), SF_OK);
+    assert_int_equal(sf_bucket_put(w->bucket, key_of(w, "p"), sf_bytes_str("1"), &create, PATIENCE_MS, &first, NULL),
+                     SF_OK);
     assert_int_equal(sf_bucket_put(w->bucket, w->key, sf_bytes_str("2"), &create, PATIENCE_MS, NULL, &e), SF_CONFLICT);
     assert_non_null(strstr(e.object, w->key));
     assert_holds(w, "p", "1");
     replace.if_match = first.etag;
     assert_int_equal(sf_bucket_put(w->bucket, w->key, sf_bytes_str("33"), &replace, PATIENCE_MS, &second, NULL), SF_OK);
     assert_string_not_equal(first.etag, second.etag);
-    assert_int_equal(sf_bucket_put(w->bucket, w->key, sf_bytes_str("44"), &replace, PATIENCE_MS, NULL, NULL), SF_CONFLICT);
+    assert_int_equal(sf_bucket_put(w->bucket, w->key, sf_bytes_str("44"), &replace, PATIENCE_MS, NULL, NULL),
+                     SF_CONFLICT);
     assert_holds(w, "p", "33");
     both.create_only = true;
     both.if_match = first.etag;
-    assert_int_equal(sf_bucket_put(w->bucket, key_of(w, "q"), sf_bytes_str(""), &both, PATIENCE_MS, NULL, NULL), SF_INVALID);
+    assert_int_equal(sf_bucket_put(w->bucket, key_of(w, "q"), sf_bytes_str(""), &both, PATIENCE_MS, NULL, NULL),
+                     SF_INVALID);
 }
 
 static void failures_name_the_object(void **state)
@@ -214,7 +219,8 @@ static void listings_are_complete_and_sorted(void **state)
         const sf_object_entry *entries;
         sf_call *c;
 
-        assert_int_equal(sf_bucket_list(&c, w->bucket, key_of(w, "l/"), delimited ? "/" : NULL, PATIENCE_MS, NULL), SF_OK);
+        assert_int_equal(sf_bucket_list(&c, w->bucket, key_of(w, "l/"), delimited ? "/" : NULL, PATIENCE_MS, NULL),
+                         SF_OK);
         entries = sf_call_entries(c, &count);
         assert_int_equal(count, wanted);
         for (size_t i = 0; i < count; i++) {
@@ -268,8 +274,8 @@ static void inputs_are_copied(void **state)
 
     snprintf(key, sizeof(key), "%s", key_of(w, "copied"));
     opts.content_type = type;
-    assert_int_equal(sf_bucket_put_start(&c, w->bucket, key, sf_bytes_str(body), &opts, PATIENCE_MS, arrive, &gate, NULL),
-                     SF_OK);
+    assert_int_equal(
+        sf_bucket_put_start(&c, w->bucket, key, sf_bytes_str(body), &opts, PATIENCE_MS, arrive, &gate, NULL), SF_OK);
     memset(key, 'x', strlen(key));
     memset(body, 'x', strlen(body));
     memset(type, 'x', strlen(type));
@@ -327,7 +333,8 @@ static void cancelled_and_late_calls_end(void **state)
     for (unsigned i = 0; i < 200; i++) {
         sf_call *c;
 
-        assert_int_equal(sf_bucket_get_start(&c, w->bucket, key_of(w, "c"), MAX_BYTES, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
+        assert_int_equal(sf_bucket_get_start(&c, w->bucket, key_of(w, "c"), MAX_BYTES, PATIENCE_MS, NULL, NULL, NULL),
+                         SF_OK);
         sf_call_cancel(c);
         rc = sf_call_wait(c, NULL);
         assert_true(rc == SF_OK || rc == SF_CANCELLED);
@@ -422,7 +429,8 @@ static void all_that_is_under_way_ends(void **state)
         assert_int_equal(sf_call_error(calls[i])->code, SF_CANCELLED);
         sf_call_release(calls[i]);
     }
-    assert_int_equal(sf_bucket_put_start(&begun_later, memory, "k", sf_bytes_str("v"), NULL, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
+    assert_int_equal(
+        sf_bucket_put_start(&begun_later, memory, "k", sf_bytes_str("v"), NULL, PATIENCE_MS, NULL, NULL, NULL), SF_OK);
     assert_int_equal(sf_call_wait(begun_later, NULL), SF_OK);
     sf_call_release(begun_later);
     sf__store_release(blocked.store);
@@ -589,8 +597,11 @@ static void urls_are_split(void **state)
 
 int main(void)
 {
-#define ON_BOTH(f)                                                                                           \
-    {#f " (memory)", f, set_up_memory, tear_down, NULL}, {#f " (files)", f, set_up_files, tear_down, NULL}
+#define ON_BOTH(f)                                       \
+    {#f " (memory)", f, set_up_memory, tear_down, NULL}, \
+    {                                                    \
+        #f " (files)", f, set_up_files, tear_down, NULL  \
+    }
     const struct CMUnitTest tests[] = {
         ON_BOTH(what_is_put_can_be_read),
         ON_BOTH(parts_can_be_read),

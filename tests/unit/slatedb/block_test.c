@@ -136,11 +136,12 @@ static void directory_make(sf_bytes plain, unsigned version, const char *name)
         sf_plain_room room = {.left = with_dir->front - 1};
         sf_buf *again = NULL;
 
-        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_WOULD_BLOCK || again ||
-            room.wanted != with_dir->front || room.left != with_dir->front - 1)
+        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_WOULD_BLOCK ||
+            again || room.wanted != with_dir->front || room.left != with_dir->front - 1)
             fail_msg("%s: a directory of %u bytes in too little room", name, with_dir->front);
         room.left++;
-        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_OK || room.left != 0)
+        if (sf__block_dir_make(&room, copy, version, NULL, &sf__allocator_default, &again, &err) != SF_OK ||
+            room.left != 0)
             fail_msg("%s: a directory of %u bytes in just the room", name, with_dir->front);
         sf__buf_release(again);
     }
@@ -272,8 +273,11 @@ static void test_a_directory_tells_zeroes_from_an_end(void **state)
 
         for (size_t i = 0; i < 5; i++)
             if (i != skip && (skip != 1 || i != 2))
-                rows[n++] = (struct test_row){.key = (uint8_t *)keys[i], .key_len = lengths[i], .seq = 10 - i,
-                                              .value = (uint8_t *)"0123456789" + i, .value_len = 1};
+                rows[n++] = (struct test_row){.key = (uint8_t *)keys[i],
+                                              .key_len = lengths[i],
+                                              .seq = 10 - i,
+                                              .value = (uint8_t *)"0123456789" + i,
+                                              .value_len = 1};
         build_block(&o, rows, n, 2, 16);
         directory_make(out_bytes(&o), 2, "zeroes");
         assert_true(with_dir->front > 0);
@@ -283,7 +287,9 @@ static void test_a_directory_tells_zeroes_from_an_end(void **state)
 
             if (i == 2)
                 continue; /* the older version */
-            assert_int_equal(sf__block_dir_get(with_dir, key, sf__block_dir_seek(with_dir, key), SF_SEQ_MAX, &found, &row, NULL), SF_OK);
+            assert_int_equal(
+                sf__block_dir_get(with_dir, key, sf__block_dir_seek(with_dir, key), SF_SEQ_MAX, &found, &row, NULL),
+                SF_OK);
             assert_int_equal(found, there);
             assert_true(!found || row.value.p[0] == '0' + i);
         }

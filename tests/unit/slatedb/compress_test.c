@@ -43,7 +43,8 @@ static void test_round_trip(void **state)
                 fail_msg("%s, %zu bytes: %s", sf__codec_name((sf_codec)codec), n, err.message);
             assert_true(sf_bytes_eq(sf__buf_bytes(got), (sf_bytes){plain, n}));
             assert_true(got->cap <= n + n / 4 + 64); /* what a cache would be charged */
-            assert_int_equal(sf__stored_block_view(NULL, out_bytes(&o), (sf_codec)codec, n, heap, &view, &held, NULL), SF_OK);
+            assert_int_equal(sf__stored_block_view(NULL, out_bytes(&o), (sf_codec)codec, n, heap, &view, &held, NULL),
+                             SF_OK);
             assert_true(sf_bytes_eq(view, (sf_bytes){plain, n}));
             assert_int_equal(held == NULL, codec == SF_CODEC_NONE);
             sf__buf_release(held);
@@ -111,11 +112,26 @@ static void test_malformed_payloads(void **state)
         {"zlib: header", 2, BYTES("\x79\x01\x01\x02\x00\xfd\xff\x61\x62\x01\x26\x00\xc4"), SF_CORRUPT},
         {"lz4: nothing", 3, {NULL, 0}, SF_CORRUPT},
         {"lz4: size only", 3, BYTES("\1\0\0\0"), SF_CORRUPT},
-        {"lz4: a literal", 3, BYTES("\2\0\0\0\x20" "ab"), SF_OK},
-        {"lz4: shorter than it says", 3, BYTES("\3\0\0\0\x20" "ab"), SF_CORRUPT},
-        {"lz4: longer than it says", 3, BYTES("\1\0\0\0\x20" "ab"), SF_CORRUPT},
-        {"lz4: claims 4 GiB", 3, BYTES("\xff\xff\xff\xff\x20" "ab"), SF_CORRUPT},
-        {"lz4: claims 128 MiB", 3, BYTES("\0\0\0\x08\x20" "ab"), SF_CORRUPT},
+        {"lz4: a literal", 3,
+         BYTES("\2\0\0\0\x20"
+               "ab"),
+         SF_OK},
+        {"lz4: shorter than it says", 3,
+         BYTES("\3\0\0\0\x20"
+               "ab"),
+         SF_CORRUPT},
+        {"lz4: longer than it says", 3,
+         BYTES("\1\0\0\0\x20"
+               "ab"),
+         SF_CORRUPT},
+        {"lz4: claims 4 GiB", 3,
+         BYTES("\xff\xff\xff\xff\x20"
+               "ab"),
+         SF_CORRUPT},
+        {"lz4: claims 128 MiB", 3,
+         BYTES("\0\0\0\x08\x20"
+               "ab"),
+         SF_CORRUPT},
         {"zstd: nothing", 4, {NULL, 0}, SF_CORRUPT},
         {"zstd: not a frame", 4, BYTES("\0\0\0\0\0\0\0\0"), SF_CORRUPT},
         {"zstd: raw block", 4, BYTES("\x28\xb5\x2f\xfd\x20\x02\x11\0\0ab"), SF_OK},
@@ -268,19 +284,20 @@ static void test_damage_is_found(void **state)
 
         build_stored(&o, (sf_bytes){plain, sizeof(plain)}, (sf_codec)codec);
         for (size_t n = 0; n < o.n; n++)
-            assert_int_equal(
-                sf__stored_block_open(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
-                SF_CORRUPT);
+            assert_int_equal(sf__stored_block_open(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES,
+                                                   NULL, heap, &got, NULL),
+                             SF_CORRUPT);
         for (size_t bit = 0; bit < 8 * o.n; bit += 1 + o.n / 200) {
             o.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
-            assert_int_equal(
-                sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL, heap, &got, NULL),
-                SF_CORRUPT);
+            assert_int_equal(sf__stored_block_open(NULL, out_bytes(&o), (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, NULL,
+                                                   heap, &got, NULL),
+                             SF_CORRUPT);
             o.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
         for (size_t n = 0; codec != SF_CODEC_NONE && n + 4 < o.n; n++) /* right checksum or not */
-            assert_int_equal(sf__decompress(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, NULL),
-                             SF_CORRUPT);
+            assert_int_equal(
+                sf__decompress(NULL, (sf_bytes){o.p, n}, (sf_codec)codec, SF_LIMIT_BLOCK_BYTES, heap, &got, NULL),
+                SF_CORRUPT);
         out_free(&o);
     }
 }
@@ -296,10 +313,11 @@ static void test_owner_is_cut_and_shared(void **state)
     build_stored(&o, want, SF_CODEC_NONE);
     owner = sf__buf_copy(heap, out_bytes(&o));
     assert_non_null(owner);
-    assert_int_equal(
-        sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n - 1, owner, heap, &got, NULL), SF_CORRUPT);
+    assert_int_equal(sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n - 1, owner, heap, &got, NULL),
+                     SF_CORRUPT);
     assert_int_equal(owner->n, o.n);
-    assert_int_equal(sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n, owner, heap, &got, NULL), SF_OK);
+    assert_int_equal(sf__stored_block_open(NULL, sf__buf_bytes(owner), SF_CODEC_NONE, want.n, owner, heap, &got, NULL),
+                     SF_OK);
     assert_ptr_equal(got, owner);
     sf__buf_release(owner);
     assert_true(sf_bytes_eq(sf__buf_bytes(got), want));
@@ -342,11 +360,15 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_zstd_frames),
-        cmocka_unit_test(test_malformed_payloads),  cmocka_unit_test(test_inflate_bombs),
-        cmocka_unit_test(test_damage_is_found),     cmocka_unit_test(test_owner_is_cut_and_shared),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_zstd_frames),
+        cmocka_unit_test(test_malformed_payloads),
+        cmocka_unit_test(test_inflate_bombs),
+        cmocka_unit_test(test_damage_is_found),
+        cmocka_unit_test(test_owner_is_cut_and_shared),
         cmocka_unit_test(test_room_is_kept),
-        cmocka_unit_test(test_unpackers_are_handed_on),        cmocka_unit_test(test_traps),
+        cmocka_unit_test(test_unpackers_are_handed_on),
+        cmocka_unit_test(test_traps),
         cmocka_unit_test(test_without_memory),
     };
 

@@ -60,9 +60,9 @@ static void test_names(void **state)
         const char *name;
         bool used;
     } cases[] = {
-        {"_bf", true},      {"_bf:p=fixed-3", true}, {"_bf:p=", true},         {"_bf:p=fixed-3:wh=0", false},
-        {"_bf:p=", true},   {"_bf:wh=0", false},     {"_bf:p=x:new=1", false}, {"_bf2", false},
-        {"", false},        {"_b", false},           {"ribbon", false},        {"_BF", false},
+        {"_bf", true},    {"_bf:p=fixed-3", true}, {"_bf:p=", true},         {"_bf:p=fixed-3:wh=0", false},
+        {"_bf:p=", true}, {"_bf:wh=0", false},     {"_bf:p=x:new=1", false}, {"_bf2", false},
+        {"", false},      {"_b", false},           {"ribbon", false},        {"_BF", false},
     };
 
     (void)state;
@@ -192,11 +192,8 @@ static void test_malformed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_at_a_time),
-        cmocka_unit_test(test_bloom),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_composite),
-        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(many_at_a_time), cmocka_unit_test(test_bloom),     cmocka_unit_test(test_names),
+        cmocka_unit_test(test_composite), cmocka_unit_test(test_malformed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

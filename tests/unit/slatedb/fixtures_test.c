@@ -80,8 +80,14 @@ static void sst_add(struct sst *s, const sf_block_row *r, uint32_t block)
             abort();
     }
     s->rows[s->count++] = (struct stored_row){
-        .row = {.key = copy_of(r->key), .key_len = r->key.n, .value = copy_of(r->value), .value_len = r->value.n,
-                .seq = r->seq, .flags = r->flags, .expire_ts = r->expire_ts, .create_ts = r->create_ts},
+        .row = {.key = copy_of(r->key),
+                .key_len = r->key.n,
+                .value = copy_of(r->value),
+                .value_len = r->value.n,
+                .seq = r->seq,
+                .flags = r->flags,
+                .expire_ts = r->expire_ts,
+                .create_ts = r->create_ts},
         .block = block,
     };
 }
@@ -149,10 +155,10 @@ static sf_status sst_load(struct sst *s, sf_bytes object, bool *empty, sf_error 
     return rc;
 }
 
-#define CHECK(cond)                                                                                          \
-    do {                                                                                                     \
-        if (!(cond))                                                                                         \
-            fail_msg("%s: %s", name, #cond);                                                                 \
+#define CHECK(cond)                          \
+    do {                                     \
+        if (!(cond))                         \
+            fail_msg("%s: %s", name, #cond); \
     } while (0)
 
 /* As a reader gets: the first hit among the candidate blocks. */
@@ -273,8 +279,12 @@ static void check_wal(const struct sst *s, const char *name)
 static sf_block_row row_of(const struct test_row *r)
 {
     return (sf_block_row){
-        .key = {r->key, r->key_len}, .value = {r->value, r->value_len}, .seq = r->seq, .create_ts = r->create_ts,
-        .expire_ts = r->expire_ts, .flags = r->flags,
+        .key = {r->key, r->key_len},
+        .value = {r->value, r->value_len},
+        .seq = r->seq,
+        .create_ts = r->create_ts,
+        .expire_ts = r->expire_ts,
+        .flags = r->flags,
     };
 }
 
@@ -551,7 +561,8 @@ static void table_add(struct table *t, const struct sst *s, const sf_sst_view *v
     for (size_t i = 0; i < s->count; i++) {
         const struct test_row *r = &s->rows[i].row;
 
-        if ((view && view->visible && !sf__key_range_contains(view->visible, key_at(s, i))) || (!view && r->seq <= above_seq))
+        if ((view && view->visible && !sf__key_range_contains(view->visible, key_at(s, i))) ||
+            (!view && r->seq <= above_seq))
             continue;
         if (t->count == t->cap) {
             t->cap = t->cap * 2 + 64;
@@ -664,8 +675,7 @@ static size_t check_rows(const struct table *t, sf_bytes expected, const char *n
         sf_json_doc doc;
         sf_bytes newline;
 
-        CHECK(nl && sf_cursor_take(&expected, (size_t)(nl - expected.p), &line) &&
-              sf_cursor_take(&expected, 1, &newline));
+        CHECK(nl && sf_cursor_take(&expected, (size_t)(nl - expected.p), &line) && sf_cursor_take(&expected, 1, &newline));
         while (at < t->count && !is_visible(t, at))
             at++;
         if (at == t->count)

@@ -109,8 +109,7 @@ static void test_search(void **state)
 
             assert_true(sf_bytes_eq(sf__index_block_bound(&idx, k), b->spans[k]));
             assert_int_equal(sf__index_block_off(&idx, k), k * 4096);
-            assert_int_equal(sf__index_block_len(&idx, k),
-                             k + 1 < idx.count ? 4096 : (BLOCKS - (uint64_t)k) * 4096);
+            assert_int_equal(sf__index_block_len(&idx, k), k + 1 < idx.count ? 4096 : (BLOCKS - (uint64_t)k) * 4096);
             memcpy(near, b->spans[k].p, n);
             check_key(&idx, b->spans[k], cases[i].name);
             check_key(&idx, (sf_bytes){near, n + 1}, cases[i].name);

@@ -13,7 +13,7 @@ static const sf_allocator *const heap = &sf__allocator_default;
 
 struct sst {
     uint8_t id;
-    const char *first, *last;          /* NULL: absent */
+    const char *first, *last;              /* NULL: absent */
     const char *visible_from, *visible_to; /* "": unbounded; both NULL: no range */
 };
 
@@ -46,7 +46,7 @@ struct spec {
 enum { ULL = 8, REF = 4, BYTE = 1 };
 static const uint8_t v1_fields[] = {ULL, REF, BYTE, ULL, ULL, ULL, ULL, REF, REF, REF, ULL, REF, ULL, REF, ULL, REF};
 static const uint8_t v2_fields[] = {ULL, REF, BYTE, ULL, ULL, ULL, ULL, REF, REF,
-                                    REF, REF, ULL, REF, ULL, ULL, REF, REF, REF};
+                                    REF, REF, ULL,  REF, ULL, ULL, REF, REF, REF};
 static const uint8_t id_fields[] = {8, 8};
 static const uint8_t info_fields[] = {4, 8, 8, 8, 8, 1, 1, 4, 8, 8, 1};
 static const uint8_t sst_v2_fields[] = {4, 4, 2};
@@ -277,8 +277,20 @@ static sf_buf *manifest_build(const struct spec *s)
     return buf;
 }
 
-#define L0 {{1, "b", "m", NULL, NULL}, {2, "a", "z", NULL, NULL}}
-#define RUN {{3, "a", "f", NULL, NULL}, {4, "f", "k", NULL, NULL}, {5, "m", NULL, NULL, NULL}}
+#define L0                          \
+    {                               \
+        {1, "b", "m", NULL, NULL},  \
+        {                           \
+            2, "a", "z", NULL, NULL \
+        }                           \
+    }
+#define RUN                                                   \
+    {                                                         \
+        {3, "a", "f", NULL, NULL}, {4, "f", "k", NULL, NULL}, \
+        {                                                     \
+            5, "m", NULL, NULL, NULL                          \
+        }                                                     \
+    }
 
 /* Every case in both versions, unless it names one. */
 static const struct spec cases[] = {
@@ -292,14 +304,17 @@ static const struct spec cases[] = {
     {"no format version", SF_OK, 0, NO_FORMAT_VERSION, L0, RUN, NULL, {0}},
     {"format version 3", SF_UNSUPPORTED, 0, FORMAT_VERSION_3, L0, RUN, NULL, {0}},
     {"view of an SST that is not listed", SF_CORRUPT, 2, VIEW_OF_UNKNOWN_SST, L0, RUN, NULL, {0}},
-    {"run out of order", SF_CORRUPT, 0, AS_IT_SHOULD_BE, L0, {{3, "f", "g", NULL, NULL}, {4, "a", "b", NULL, NULL}},
-     NULL, {0}},
-    {"run overlaps", SF_CORRUPT, 0, AS_IT_SHOULD_BE, L0, {{3, "a", "g", NULL, NULL}, {4, "f", "k", NULL, NULL}}, NULL,
+    {"run out of order", SF_CORRUPT, 0, AS_IT_SHOULD_BE, L0, {{3, "f", "g", NULL, NULL}, {4, "a", "b", NULL, NULL}}, NULL, {0}},
+    {"run overlaps", SF_CORRUPT, 0, AS_IT_SHOULD_BE, L0, {{3, "a", "g", NULL, NULL}, {4, "f", "k", NULL, NULL}}, NULL, {0}},
+    {"run overlaps, but not what is visible",
+     SF_OK,
+     0,
+     AS_IT_SHOULD_BE,
+     L0,
+     {{3, "a", "z", "", "g"}, {4, "c", "x", "g", ""}},
+     NULL,
      {0}},
-    {"run overlaps, but not what is visible", SF_OK, 0, AS_IT_SHOULD_BE, L0,
-     {{3, "a", "z", "", "g"}, {4, "c", "x", "g", ""}}, NULL, {0}},
-    {"a view that shows nothing", SF_OK, 0, AS_IT_SHOULD_BE, L0, {{3, "m", "p", "", "g"}, {4, "h", "x", "", ""}}, NULL,
-     {0}},
+    {"a view that shows nothing", SF_OK, 0, AS_IT_SHOULD_BE, L0, {{3, "m", "p", "", "g"}, {4, "h", "x", "", ""}}, NULL, {0}},
     {"SST of a run without keys", SF_CORRUPT, 0, AS_IT_SHOULD_BE, L0, {{3, NULL, NULL, NULL, NULL}}, NULL, {0}},
     {"SST of L0 without keys", SF_OK, 0, AS_IT_SHOULD_BE, {{1, NULL, NULL, NULL, NULL}}, RUN, NULL, {0}},
     {"first key above the last", SF_CORRUPT, 0, AS_IT_SHOULD_BE, {{1, "m", "b", NULL, NULL}}, RUN, NULL, {0}},
@@ -335,8 +350,8 @@ static void check_view(const sf_sst_view *v, const struct sst *s, const struct s
     assert_true(external ? strcmp(v->external_path, spec->external_path) == 0 : v->external_path == NULL);
     for (const char *k = "a\0b\0c\0cc\0d\0f\0g\0k\0m\0p\0q\0x\0z\0"; s->first && *k; k += strlen(k) + 1) {
         bool inside = strcmp(k, s->first) >= 0 && (!s->last || strcmp(k, s->last) <= 0);
-        bool visible = !s->visible_from || (strcmp(k, s->visible_from) >= 0 &&
-                                            (!*s->visible_to || strcmp(k, s->visible_to) < 0));
+        bool visible =
+            !s->visible_from || (strcmp(k, s->visible_from) >= 0 && (!*s->visible_to || strcmp(k, s->visible_to) < 0));
 
         if (inside && visible && !sf__sst_view_may_hold(v, sf_bytes_str(k)))
             fail_msg("%s: SST %u hides %s", spec->name, s->id, k);
@@ -562,10 +577,10 @@ static void test_names(void **state)
         const char *uuid;
         bool ok;
     } uuids[] = {
-        {"01234567-89ab-cdef-fedc-ba9876543210", true},   {"01234567-89AB-CDEF-FEDC-BA9876543210", true},
-        {"01234567-89ab-cdef-fedc-ba987654321", false},   {"01234567-89ab-cdef-fedc-ba98765432100", false},
-        {"0123456789abcdeffedcba9876543210", false},      {"01234567-89ab-cdef-fedc_ba9876543210", false},
-        {"01234567-89ab-cdef-fedc-ba987654321g", false},  {"-1234567-89ab-cdef-fedc-ba9876543210", false},
+        {"01234567-89ab-cdef-fedc-ba9876543210", true},  {"01234567-89AB-CDEF-FEDC-BA9876543210", true},
+        {"01234567-89ab-cdef-fedc-ba987654321", false},  {"01234567-89ab-cdef-fedc-ba98765432100", false},
+        {"0123456789abcdeffedcba9876543210", false},     {"01234567-89ab-cdef-fedc_ba9876543210", false},
+        {"01234567-89ab-cdef-fedc-ba987654321g", false}, {"-1234567-89ab-cdef-fedc-ba9876543210", false},
     };
     sf_id128 id;
     char text[SF_UUID_TEXT_LEN + 1];
@@ -594,11 +609,8 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_manifests),
-        cmocka_unit_test(test_container),
-        cmocka_unit_test(test_alignment),
-        cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_manifests), cmocka_unit_test(test_container), cmocka_unit_test(test_alignment),
+        cmocka_unit_test(test_damaged),   cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

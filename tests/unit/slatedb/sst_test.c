@@ -20,7 +20,8 @@ static const uint8_t meta_fields[] = {8, 4};
 static void put_block(struct out *o, const char *key, size_t value_len)
 {
     uint8_t *value = calloc(1, value_len);
-    struct test_row row = {.key = (uint8_t *)(uintptr_t)key, .key_len = 1, .value = value, .value_len = value_len, .seq = 1};
+    struct test_row row = {
+        .key = (uint8_t *)(uintptr_t)key, .key_len = 1, .value = value, .value_len = value_len, .seq = 1};
     struct out plain = {0};
 
     assert_non_null(value);
@@ -60,8 +61,10 @@ static void a_second_reading_may_have_more_blocks(void **state)
     struct test_heap heap;
     struct out first = {0}, second = {0}, index = {0};
     size_t block_len, blocks_end, index_len;
-    sf_sst_view view = {.format_version = 2,
-                        .info = {.first_key = sf_bytes_str("a"), .last_key = sf_bytes_str("z"), .has_first_key = true, .has_last_key = true}};
+    sf_sst_view view = {
+        .format_version = 2,
+        .info = {
+            .first_key = sf_bytes_str("a"), .last_key = sf_bytes_str("z"), .has_first_key = true, .has_last_key = true}};
     sf_sst sst = {.view = &view, .object = {1, 2}};
     sf_block_cache *cache;
     sf_error e = SF_ERROR_INIT;
@@ -121,11 +124,15 @@ static void a_try_without_room_leaves_the_bytes(void **state)
     put_block(&block, "a", VALUE);
     owner = sf__buf_copy(&sf__allocator_default, out_bytes(&block));
     assert_non_null(owner);
-    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default, &plain, NULL), SF_WOULD_BLOCK);
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default,
+                                        &plain, NULL),
+                     SF_WOULD_BLOCK);
     assert_null(plain);
     assert_true(room.wanted > 0 && sf_bytes_eq(sf__buf_bytes(owner), out_bytes(&block)));
     room = (sf_plain_room){.left = room.wanted};
-    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default, &plain, NULL), SF_OK);
+    assert_int_equal(sf__sst_block_open(&sst, 1, sf__buf_bytes(owner), owner, true, NULL, &room, &sf__allocator_default,
+                                        &plain, NULL),
+                     SF_OK);
     assert_true(plain->front > 0);
     sf__buf_release(plain);
     sf__buf_release(owner);
@@ -134,7 +141,8 @@ static void a_try_without_room_leaves_the_bytes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_second_reading_may_have_more_blocks), cmocka_unit_test(a_try_without_room_leaves_the_bytes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_second_reading_may_have_more_blocks),
+                                       cmocka_unit_test(a_try_without_room_leaves_the_bytes)};
 
     return cmocka_run_group_tests_name("sst", tests, NULL, NULL);
 }

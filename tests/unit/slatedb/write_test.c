@@ -137,9 +137,19 @@ static void indexes_and_stats(void **state)
 static sf_sst_info some_info(uint64_t at, sf_bytes first, sf_bytes last)
 {
     return (sf_sst_info){
-        .first_key = first, .last_key = last, .has_first_key = true, .has_last_key = true, .filter_off = at,
-        .filter_len = 30, .index_off = at + 30, .index_len = 40, .stats_off = at + 70, .stats_len = 20,
-        .codec = SF_CODEC_LZ4, .sst_type = SF_SST_COMPACTED, .filter_format = 0,
+        .first_key = first,
+        .last_key = last,
+        .has_first_key = true,
+        .has_last_key = true,
+        .filter_off = at,
+        .filter_len = 30,
+        .index_off = at + 30,
+        .index_len = 40,
+        .stats_off = at + 70,
+        .stats_len = 20,
+        .codec = SF_CODEC_LZ4,
+        .sst_type = SF_SST_COMPACTED,
+        .filter_format = 0,
     };
 }
 
@@ -158,8 +168,8 @@ static void check_info(const sf_sst_info *got, const sf_sst_info *want)
 static void tails(void **state)
 {
     for (size_t len = 1; len < 20; len++) {
-        sf_sst_info want = some_info(500, sf_bytes_of("abcdefghijklmnopqrst", len),
-                                     sf_bytes_of("zyxwvutsrqponmlkjihg", 20 - len));
+        sf_sst_info want =
+            some_info(500, sf_bytes_of("abcdefghijklmnopqrst", len), sf_bytes_of("zyxwvutsrqponmlkjihg", 20 - len));
         sf_sst_info got;
         sf_sst_footer footer;
         struct out o = {0};
@@ -192,8 +202,11 @@ static void manifests(void **state)
         sf_built_sst ssts[50];
         char keys[50][2][16], ulid[SF_ULID_TEXT_LEN + 1];
         sf_built_database db = {
-            .ssts = ssts, .sst_count = n, .checkpoint = {UINT64_C(0x0123456789ab4def), UINT64_C(0x8123456789abcdef)},
-            .checkpoint_create_s = 1577836800, .checkpoint_name = "shardyfusion",
+            .ssts = ssts,
+            .sst_count = n,
+            .checkpoint = {UINT64_C(0x0123456789ab4def), UINT64_C(0x8123456789abcdef)},
+            .checkpoint_create_s = 1577836800,
+            .checkpoint_name = "shardyfusion",
         };
         sf_slatedb_manifest m;
         const sf_slatedb_checkpoint *cp;
@@ -204,9 +217,9 @@ static void manifests(void **state)
             int first = snprintf(keys[i][0], 16, "%03zu%.*s", i, (int)(i % 5), "aaaaa");
             int last = snprintf(keys[i][1], 16, "%03zu%.*s", i, (int)(i % 7) + 1, "zzzzzzzz");
 
-            ssts[i] = (sf_built_sst){{1000 + i, UINT64_MAX - i},
-                                     some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first),
-                                               sf_bytes_of(keys[i][1], (size_t)last))};
+            ssts[i] = (sf_built_sst){
+                {1000 + i, UINT64_MAX - i},
+                some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first), sf_bytes_of(keys[i][1], (size_t)last))};
         }
         assert_int_equal(sf__slatedb_manifest_encode(&b, &db, heap, NULL), SF_OK);
         assert_int_equal(sf__slatedb_manifest_decode(&m, b, heap, NULL), SF_OK);
@@ -264,9 +277,9 @@ static void records(void **state)
             int first = snprintf(keys[i][0], 16, "%03zu%.*s", i, (int)(i % 5), "aaaaa");
             int last = snprintf(keys[i][1], 16, "%03zu%.*s", i, (int)(i % 7) + 1, "zzzzzzzz");
 
-            ssts[i] = (sf_built_sst){{1000 + i, UINT64_MAX - i},
-                                     some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first),
-                                               sf_bytes_of(keys[i][1], (size_t)last))};
+            ssts[i] = (sf_built_sst){
+                {1000 + i, UINT64_MAX - i},
+                some_info(100 * i + 10, sf_bytes_of(keys[i][0], (size_t)first), sf_bytes_of(keys[i][1], (size_t)last))};
         }
         assert_int_equal(sf__opening_record_encode(&b, &db, 70000, heap, NULL), SF_OK);
         assert_non_null(b);
@@ -308,14 +321,44 @@ static void records_that_are_none(void **state)
         const char *bytes;
         size_t n;
     } cases[] = {
-        {"of another backend", "\2\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\0\0", 29},
+        {"of another backend",
+         "\2\1\1"
+         "0123456789abcdef"
+         "\1a\1z"
+         "\x10\0\x10\0\0\0",
+         29},
         {"no SST, which would hide all rows", "\1\1\0", 3},
-        {"bytes behind it", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\0\0x", 30},
+        {"bytes behind it",
+         "\1\1\1"
+         "0123456789abcdef"
+         "\1a\1z"
+         "\x10\0\x10\0\0\0x",
+         30},
         {"more SSTs than bytes", "\1\1\xff\xff\xff\xff\x0f", 7},
-        {"first key above the last", "\1\1\1" "0123456789abcdef" "\1z\1a" "\x10\0\x10\0\0\0", 29},
-        {"an index of no bytes", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\0\0\0\0", 29},
-        {"an unknown codec", "\1\1\1" "0123456789abcdef" "\1a\1z" "\x10\0\x10\0\x09\0", 29},
-        {"a key that is longer than it", "\1\1\1" "0123456789abcdef" "\xff\1a\1z" "\x10\0\x10\0\0\0", 30},
+        {"first key above the last",
+         "\1\1\1"
+         "0123456789abcdef"
+         "\1z\1a"
+         "\x10\0\x10\0\0\0",
+         29},
+        {"an index of no bytes",
+         "\1\1\1"
+         "0123456789abcdef"
+         "\1a\1z"
+         "\x10\0\0\0\0\0",
+         29},
+        {"an unknown codec",
+         "\1\1\1"
+         "0123456789abcdef"
+         "\1a\1z"
+         "\x10\0\x10\0\x09\0",
+         29},
+        {"a key that is longer than it",
+         "\1\1\1"
+         "0123456789abcdef"
+         "\xff\1a\1z"
+         "\x10\0\x10\0\0\0",
+         30},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -386,7 +429,8 @@ static void stored_blocks(void **state)
 /* Large ones of one byte, which we and any decoder with a small window read again. */
 static void blocks_that_shrink_to_nothing(void **state)
 {
-    static const size_t sizes[] = {SF_LIMIT_INFLATE_FREE_BYTES, SF_LIMIT_INFLATE_FREE_BYTES + 1, (65u << 20) + 7, 80u << 20};
+    static const size_t sizes[] = {SF_LIMIT_INFLATE_FREE_BYTES, SF_LIMIT_INFLATE_FREE_BYTES + 1, (65u << 20) + 7,
+                                   80u << 20};
     uint8_t *plain = calloc(1, 80u << 20), *again = malloc(80u << 20);
 
     (void)state;

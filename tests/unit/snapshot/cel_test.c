@@ -164,8 +164,7 @@ static char *sharding_of(const sf_json *expr, const sf_json *columns, const sf_j
         bool integer = sf_bytes_eq(v->first->key, sf_bytes_str("int"));
 
         sf__strbuf_puts(&b, v == values->first ? "" : ", ");
-        sf__strbuf_add(&b, integer ? v->first->str.p : v->first->raw.p,
-                       integer ? v->first->str.n : v->first->raw.n);
+        sf__strbuf_add(&b, integer ? v->first->str.p : v->first->raw.p, integer ? v->first->str.n : v->first->raw.n);
     }
     sf__strbuf_puts(&b, "], \"strategy\": \"cel\"}");
     return sf__strbuf_detach(&b);
@@ -194,8 +193,7 @@ static void test_categorical(void **state)
         assert_int_equal(sf__cel_rule_new(&rule, sf_bytes_str(sharding), 10, HEAP, &err), SF_OK);
         context_of(need(c, "context"), &given);
         rc = sf__cel_rule_route(rule, &key, &db_id, &err);
-        if (error ? rc != SF_NO_ROUTE && rc != SF_INVALID_KEY
-                  : rc != SF_OK || db_id != (uint32_t)need_int(c, "db_id"))
+        if (error ? rc != SF_NO_ROUTE && rc != SF_INVALID_KEY : rc != SF_OK || db_id != (uint32_t)need_int(c, "db_id"))
             fail_msg("%s: %s", raw(c), err.message);
         context_cleanup(&given);
         sf__cel_rule_free(rule);
@@ -212,9 +210,8 @@ static void test_direct(void **state)
         sf_status status;
         const char *expected; /* shard, or part of the message */
     } cases[] = {
-#define RULE(expr, columns)                                                                                  \
-    "{\"cel_columns\": " columns ", \"cel_expr\": \"" expr                                                   \
-    "\", \"routing_values\": null, \"strategy\": \"cel\"}"
+#define RULE(expr, columns) \
+    "{\"cel_columns\": " columns ", \"cel_expr\": \"" expr "\", \"routing_values\": null, \"strategy\": \"cel\"}"
         {RULE("key % 4", "{\"key\": \"int\"}"), SF_OK, "3"},
         {RULE("'2'", "{\"key\": \"int\"}"), SF_OK, "2"},
         {RULE("' +3 '", "{\"key\": \"int\"}"), SF_OK, "3"},
@@ -223,13 +220,10 @@ static void test_direct(void **state)
         {RULE("1u", "{\"key\": \"int\"}"), SF_OK, "1"},
         {RULE("'1_0'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave '1_0', which is no number of a shard"},
         {RULE("''", "{\"key\": \"int\"}"), SF_INVALID_KEY, "which is no number of a shard"},
-        {RULE("key - 8", "{\"key\": \"int\"}"), SF_INVALID_KEY,
-         "gave shard -1: shards have the numbers 0 to 3"},
-        {RULE("4", "{\"key\": \"int\"}"), SF_INVALID_KEY,
-         "gave shard 4: shards have the numbers 0 to 3"},
+        {RULE("key - 8", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave shard -1: shards have the numbers 0 to 3"},
+        {RULE("4", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave shard 4: shards have the numbers 0 to 3"},
         {RULE("'-1'", "{\"key\": \"int\"}"), SF_INVALID_KEY, "gave shard -1"},
-        {RULE("1.5", "{\"key\": \"int\"}"), SF_INVALID,
-         "CEL expression must return int, str, or bytes; got float"},
+        {RULE("1.5", "{\"key\": \"int\"}"), SF_INVALID, "CEL expression must return int, str, or bytes; got float"},
         {RULE("null", "{\"key\": \"int\"}"), SF_INVALID, "got NoneType"},
         {RULE("key / 0", "{\"key\": \"int\"}"), SF_INVALID_KEY, "CEL evaluation failed: divide by zero"},
         {RULE("size(key)", "{\"key\": \"string\"}"), SF_INVALID_KEY,
@@ -237,8 +231,7 @@ static void test_direct(void **state)
         {RULE("x", "{\"x\": \"int\"}"), SF_INVALID_KEY, "Multi-column CEL sharding requires routing_context"},
         {RULE("x", "{\"key\": \"int\"}"), SF_INVALID,
          "Failed to compile CEL expression 'x': line 1, column 1: undeclared"},
-        {RULE("key", "{\"key\": \"INT\"}"), SF_INVALID,
-         "Unsupported CEL column type: 'INT' for column 'key'"},
+        {RULE("key", "{\"key\": \"INT\"}"), SF_INVALID, "Unsupported CEL column type: 'INT' for column 'key'"},
     };
 
     (void)state;
@@ -392,19 +385,16 @@ static void test_language(void **state)
         {"[1].map(x, .key)[0]", "7"},
         {"[1, 2].all(3, true)", "compile: line 1, column 12: all() takes the name of a variable first"},
         {"1.all(x, x)", "compile: line 1, column 2: expression of type 'int' cannot be the range of a macro"},
-        {"[1].filter(x, x)",
-         "compile: line 1, column 15: a condition is expected, not an expression of type 'int'"},
+        {"[1].filter(x, x)", "compile: line 1, column 15: a condition is expected, not an expression of type 'int'"},
         /* maps */
         {"has({'a': 1}.a)", "true"},
         {"has({'a': 1}.b)", "false"},
         {"{'a': {'b': 5}}.a.b", "5"},
         {"{'a': 1}.b", "eval: the map has no key 'b'"},
         {"{1: 'x', 2u: 'y'}[dyn(2.0)]", "y"},
-        {"{'b': 1, 2: 2, true: 3, 'a': 4, 1u: 5}[1] == 5 && {'b': 1, 2: 2, true: 3, 'a': 4}['a'] == 4",
-         "true"},
-        {"{true: 3, 'a': 4, 1: 5}[true] == 3 && !(dyn(0.0 / 0.0) in {0: 1, 1: 1, 2: 1})",
-         "true"},
-        {"{'b': 1, 'a': 2}.map(k, k)[0]", "b"}, /* in the order of the text */
+        {"{'b': 1, 2: 2, true: 3, 'a': 4, 1u: 5}[1] == 5 && {'b': 1, 2: 2, true: 3, 'a': 4}['a'] == 4", "true"},
+        {"{true: 3, 'a': 4, 1: 5}[true] == 3 && !(dyn(0.0 / 0.0) in {0: 1, 1: 1, 2: 1})", "true"},
+        {"{'b': 1, 'a': 2}.map(k, k)[0]", "b"},                        /* in the order of the text */
         {"dyn(9007199254740992.0) in {9007199254740993: 1}", "false"}, /* not rounded */
         {"dyn(18446744073709549568.0) in {18446744073709549568u: 1, 2: 1} && !(dyn(0.5) in {0: 1})", "true"},
         {"dyn([]) in {1: 1}", "eval: no map has a key of type list"},
@@ -465,8 +455,7 @@ static void test_language(void **state)
         {"'aB'.matches('\\\\p{Lu}(?i)$') && '\\u00e9'.matches('(?i)^\\\\pL$')", "true"},
         {"'a'.matches('(?i:\\\\p{Lu})')",
          "eval: invalid regular expression: a property of upper or lower case behind (?i)"},
-        {"'a'.matches('\\\\p{sc:Latin}')",
-         "eval: invalid regular expression: a property that RE2 does not have"},
+        {"'a'.matches('\\\\p{sc:Latin}')", "eval: invalid regular expression: a property that RE2 does not have"},
         {"'a'.matches('(?i-)a')", "eval: invalid regular expression: a group that RE2 does not have"},
         {"'ab'.matches('a)|(b')", "eval: invalid regular expression: a parenthesis that none has opened"},
         {"'ab'.matches('(a')", "eval: invalid regular expression: missing closing parenthesis"},
@@ -476,16 +465,13 @@ static void test_language(void **state)
         {"'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!'.matches('^(a+)+$')", "false"}, /* no backtracking */
         /* what is refused, and where */
         {"key.foo()", "compile: line 1, column 4: undeclared reference to 'foo'"},
-        {"1 +\n 'a'",
-         "compile: line 1, column 3: found no matching overload for '_+_' applied to '(int, string)'"},
+        {"1 +\n 'a'", "compile: line 1, column 3: found no matching overload for '_+_' applied to '(int, string)'"},
         {"[1\n, 'a' 2]", "compile: line 2, column 7: ']' is expected, not '2'"},
         {"Msg{a: 1}", "compile: line 1, column 4: messages are not supported"},
         {"'\\u00e9' + x", "compile: line 1, column 12: undeclared reference to 'x'"},
         {"'open", "compile: line 1, column 1: invalid string literal: it is not closed"},
-        {"key ? 1 : 2",
-         "compile: line 1, column 5: found no matching overload for '_?_:_' applied to '(int, int, int)'"},
-        {"key.size",
-         "compile: line 1, column 4: expression of type 'int' cannot be the operand of a select operation"},
+        {"key ? 1 : 2", "compile: line 1, column 5: found no matching overload for '_?_:_' applied to '(int, int, int)'"},
+        {"key.size", "compile: line 1, column 4: expression of type 'int' cannot be the operand of a select operation"},
         {"contains('a', 'b')", "compile: line 1, column 1: undeclared reference to 'contains'"},
         {"[1,].size() + {'a': 1,}.size()", "2"},
         {"size('a',)", "compile: line 1, column 10: an expression is expected, not ')'"},
@@ -536,13 +522,11 @@ static void test_bounds(void **state)
     expect_result(repeated("1", " ", SF_LIMIT_CEL_TEXT_BYTES, ""), "bytes, more than 100000");
     expect_result(repeated("[", "'a',", 20000, "].size()"), "20000"); /* memory is linear in the text */
     expect_result(repeated("{", "'a': 1,", 5000, "}.size()"), "a map has one key twice");
-    expect_result(
-        repeated("[1,2,3,4,5,6,7,8,9,10]", ".map(x, [1,2,3,4,5,6,7,8,9,10].map(y, [x, y]))", 1, ".size()"),
-        "10");
-    expect_result(
-        repeated("[", "1,", 1000,
-                 "].exists(a, [1,2,3,4,5,6,7,8,9].exists(b, [1,2,3,4,5,6,7,8,9].exists(c, a + b + c < 0)))"),
-        "it takes more than 200000 steps");
+    expect_result(repeated("[1,2,3,4,5,6,7,8,9,10]", ".map(x, [1,2,3,4,5,6,7,8,9,10].map(y, [x, y]))", 1, ".size()"),
+                  "10");
+    expect_result(repeated("[", "1,", 1000,
+                           "].exists(a, [1,2,3,4,5,6,7,8,9].exists(b, [1,2,3,4,5,6,7,8,9].exists(c, a + b + c < 0)))"),
+                  "it takes more than 200000 steps");
     expect_result(repeated("'0123456789abcdef'", ".matches('x') ? 'a' : 'b'", 1, ""), "b");
     expect_result(repeated("['0123456789abcdef0123456789abcdef']", ".map(s, s + s)", 16, "[0].size()"),
                   "it needs more than 1048576 bytes");
@@ -555,8 +539,7 @@ static void test_doubled_types(void **state)
 
     (void)state;
     for (int i = 0; i < 60; i++)
-        snprintf(text + strlen(text), sizeof(text) - strlen(text),
-                 ".map(a, {a: a}).filter(b, [b, b] == [b, b])");
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), ".map(a, {a: a}).filter(b, [b, b] == [b, b])");
     assert_non_null(strstr(result_of(text), "'key of a map' applied to '(map)'"));
 }
 
@@ -577,8 +560,8 @@ static void test_costs(void **state)
 
     (void)state;
     for (size_t i = 0; i < COUNT(costly); i++) {
-        assert_true(asprintf(&expr, "[%s].exists(s, [%s].exists(t, %s.exists(x, %s.exists(y, %s && false))))",
-                             text, text, loops, loops, costly[i]) > 0);
+        assert_true(asprintf(&expr, "[%s].exists(s, [%s].exists(t, %s.exists(x, %s.exists(y, %s && false))))", text,
+                             text, loops, loops, costly[i]) > 0);
         expect_result(expr, "it ");
     }
     free(text);
@@ -630,11 +613,9 @@ static void *counting_realloc(void *ctx, void *p, size_t n)
 /* Each of them is 60 KB when it is compiled. */
 static void test_many_regexes(void **state)
 {
-    char *expr =
-        repeated("[", "'a'.matches('(aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa){1000}'),", 1500, "].size()");
+    char *expr = repeated("[", "'a'.matches('(aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa){1000}'),", 1500, "].size()");
     size_t taken = 0;
-    sf_allocator heap = {
-        .size = sizeof(heap), .realloc = counting_realloc, .free = plain_free, .ctx = &taken};
+    sf_allocator heap = {.size = sizeof(heap), .realloc = counting_realloc, .free = plain_free, .ctx = &taken};
     sf_error err = SF_ERROR_INIT;
     sf_cel *c;
 
@@ -654,13 +635,11 @@ static void test_many_columns(void **state)
     (void)state;
     for (size_t i = 0; i < COUNT(columns); i++)
         columns[i] = (sf_cel_column){sf_bytes_str("a"), SF_CEL_INT};
-    assert_int_equal(
-        sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns) - 1, &sf__allocator_default, &err),
-        SF_OK);
+    assert_int_equal(sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns) - 1, &sf__allocator_default, &err),
+                     SF_OK);
     sf__cel_free(c);
-    assert_int_equal(
-        sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns), &sf__allocator_default, &err),
-        SF_INVALID);
+    assert_int_equal(sf__cel_compile(&c, sf_bytes_str("a"), columns, COUNT(columns), &sf__allocator_default, &err),
+                     SF_INVALID);
     assert_string_equal(err.message, "there are 257 columns, more than 256");
 }
 
@@ -675,8 +654,7 @@ static void test_out_of_memory(void **state)
     (void)state;
     for (size_t allowed = 0; !done; allowed++) {
         size_t left = allowed;
-        sf_allocator heap = {
-            .size = sizeof(heap), .realloc = failing_realloc, .free = plain_free, .ctx = &left};
+        sf_allocator heap = {.size = sizeof(heap), .realloc = failing_realloc, .free = plain_free, .ctx = &left};
         sf_error err = SF_ERROR_INIT;
         sf_cel_memory m;
         sf_cel *c;
@@ -703,12 +681,10 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_cases),  cmocka_unit_test(test_categorical),
-        cmocka_unit_test(test_direct),        cmocka_unit_test(test_conformance),
-        cmocka_unit_test(test_language),      cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_doubled_types),
-        cmocka_unit_test(test_costs),         cmocka_unit_test(test_many_regexes),
-        cmocka_unit_test(test_many_columns),
+        cmocka_unit_test(test_golden_cases),  cmocka_unit_test(test_categorical),   cmocka_unit_test(test_direct),
+        cmocka_unit_test(test_conformance),   cmocka_unit_test(test_language),      cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_doubled_types), cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_many_regexes),  cmocka_unit_test(test_many_columns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

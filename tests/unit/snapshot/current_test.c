@@ -71,7 +71,8 @@ static void test_written_vectors(void **state)
 
 static void test_refusals_of_our_own(void **state)
 {
-    static const char nul[] = "{\"manifest_ref\":\"a\\u0000b\",\"manifest_content_type\":\"c\",\"run_id\":\"r\",\"updated_at\":0}";
+    static const char nul[] =
+        "{\"manifest_ref\":\"a\\u0000b\",\"manifest_content_type\":\"c\",\"run_id\":\"r\",\"updated_at\":0}";
     sf_error err = SF_ERROR_INIT;
     sf_current c;
     char *big = calloc(1, 70000), *text = NULL;
@@ -167,8 +168,10 @@ static void test_snapshots(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_written_vectors),
-        cmocka_unit_test(test_refusals_of_our_own), cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_written_vectors),
+        cmocka_unit_test(test_refusals_of_our_own),
+        cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_snapshots),
     };
 

@@ -83,8 +83,8 @@ static void test_numbers(void **state)
 
 static void test_format(void **state)
 {
-    static const int64_t values[] = {0, 1, -1, 1767323045678901, 1767323045 * S, INT64_C(-62135596800) * S,
-                                     INT64_C(253402300800) * S - 1};
+    static const int64_t values[] = {
+        0, 1, -1, 1767323045678901, 1767323045 * S, INT64_C(-62135596800) * S, INT64_C(253402300800) * S - 1};
     char text[SF_DATETIME_TEXT];
     sf_datetime t;
 
@@ -151,10 +151,11 @@ static void test_integers_from_json(void **state)
     static const struct {
         const char *json, *text; /* NULL: refused */
     } cases[] = {
-        {"5", "5"},       {"-0", "0"},      {"true", "1"},  {"false", "0"}, {"1.0", "1"},
-        {"1e3", "1000"},  {"-2.50e1", "-25"}, {"1.5", NULL},  {"1e30", NULL}, {"null", NULL},
-        {"\"5\"", NULL},  {"[1]", NULL},    {"{}", NULL},   {"NaN", NULL},
-        {"123456789012345678901234567890", "123456789012345678901234567890"},
+        {"5", "5"},         {"-0", "0"},     {"true", "1"},
+        {"false", "0"},     {"1.0", "1"},    {"1e3", "1000"},
+        {"-2.50e1", "-25"}, {"1.5", NULL},   {"1e30", NULL},
+        {"null", NULL},     {"\"5\"", NULL}, {"[1]", NULL},
+        {"{}", NULL},       {"NaN", NULL},   {"123456789012345678901234567890", "123456789012345678901234567890"},
     };
 
     (void)state;

@@ -3,7 +3,8 @@
 
 static void test_kinds(void **state)
 {
-    sf_bytes text = sf_bytes_str(" {\"a\" : [1, -2.5e3, true,false, null], \"b\":\"x\\u00e9\\n\\ud83d\\ude00\",\"a\":{}} ");
+    sf_bytes text =
+        sf_bytes_str(" {\"a\" : [1, -2.5e3, true,false, null], \"b\":\"x\\u00e9\\n\\ud83d\\ude00\",\"a\":{}} ");
     sf_json_doc doc;
     const sf_json *b;
 
@@ -125,8 +126,9 @@ static void test_truthy(void **state)
         const char *text;
         bool truthy;
     } cases[] = {
-        {"null", false}, {"false", false}, {"true", true},  {"0", false},  {"-0.0", false}, {"0e5", false}, {"0.01", true},
-        {"7", true},     {"\"\"", false},  {"\"0\"", true}, {"[]", false}, {"[0]", true},   {"{}", false},  {"{\"a\":0}", true},
+        {"null", false}, {"false", false}, {"true", true}, {"0", false},        {"-0.0", false},
+        {"0e5", false},  {"0.01", true},   {"7", true},    {"\"\"", false},     {"\"0\"", true},
+        {"[]", false},   {"[0]", true},    {"{}", false},  {"{\"a\":0}", true},
     };
 
     (void)state;

@@ -166,11 +166,16 @@ static void test_decode(void **state)
         size_t n;
         int type; /* -1: refused */
     } cases[] = {
-        {SF_KEY_U64BE, "\0\0\0\0\0\0\0\x05", 8, SF_KEY_INT},  {SF_KEY_U64BE, "\x7f\xff\xff\xff\xff\xff\xff\xff", 8, SF_KEY_INT},
-        {SF_KEY_U64BE, "\x80\0\0\0\0\0\0\0", 8, SF_KEY_UINT}, {SF_KEY_U64BE, "\0\0\0\0\0\0\0", 7, -1},
-        {SF_KEY_U64BE, "", 0, -1},                             {SF_KEY_U32BE, "\xff\xff\xff\xff", 4, SF_KEY_INT},
-        {SF_KEY_U32BE, "\0\0\0", 3, -1},                       {SF_KEY_UTF8, "\xc3\xa9", 2, SF_KEY_STR},
-        {SF_KEY_UTF8, "", 0, SF_KEY_STR},                      {SF_KEY_UTF8, "\xff", 1, SF_KEY_BYTES},
+        {SF_KEY_U64BE, "\0\0\0\0\0\0\0\x05", 8, SF_KEY_INT},
+        {SF_KEY_U64BE, "\x7f\xff\xff\xff\xff\xff\xff\xff", 8, SF_KEY_INT},
+        {SF_KEY_U64BE, "\x80\0\0\0\0\0\0\0", 8, SF_KEY_UINT},
+        {SF_KEY_U64BE, "\0\0\0\0\0\0\0", 7, -1},
+        {SF_KEY_U64BE, "", 0, -1},
+        {SF_KEY_U32BE, "\xff\xff\xff\xff", 4, SF_KEY_INT},
+        {SF_KEY_U32BE, "\0\0\0", 3, -1},
+        {SF_KEY_UTF8, "\xc3\xa9", 2, SF_KEY_STR},
+        {SF_KEY_UTF8, "", 0, SF_KEY_STR},
+        {SF_KEY_UTF8, "\xff", 1, SF_KEY_BYTES},
         {SF_KEY_RAW, "abc", 3, SF_KEY_BYTES},
     };
 
@@ -249,9 +254,12 @@ static void test_description(void **state)
         {SF_KEY_UTF8, "\xc3\xa9", 2, "'\xc3\xa9'"},
         {SF_KEY_UTF8, "\xff", 1, "b'\\xff'"},
         {SF_KEY_RAW, "a\0", 2, "b'a\\x00'"},
-        {SF_KEY_UTF8, "0123456789012345678901234567890\xc3\xa9 and more", 42, "'0123456789012345678901234567890'... (42 bytes)"},
-        {SF_KEY_RAW, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
-                     "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 33,
+        {SF_KEY_UTF8, "0123456789012345678901234567890\xc3\xa9 and more", 42,
+         "'0123456789012345678901234567890'... (42 bytes)"},
+        {SF_KEY_RAW,
+         "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+         "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+         33,
          "b'\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff"
          "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff'... (33 bytes)"},
     };
@@ -270,7 +278,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_routing_vectors), cmocka_unit_test(test_router_is_a_modulo),
         cmocka_unit_test(test_router_refusals), cmocka_unit_test(test_encoding_vectors),
-        cmocka_unit_test(test_decode), cmocka_unit_test(test_large_integers), cmocka_unit_test(test_description),
+        cmocka_unit_test(test_decode),          cmocka_unit_test(test_large_integers),
+        cmocka_unit_test(test_description),
     };
 
     return cmocka_run_group_tests_name("key", tests, NULL, NULL);

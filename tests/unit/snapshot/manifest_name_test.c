@@ -29,7 +29,9 @@ static void test_vectors(void **state)
         snprintf(key, sizeof(key), "p/manifests/%.*s%s", (int)name.n, (const char *)name.p,
                  name.n > 0 && name.p[name.n - 1] == '/' ? "" : "/");
         entry = folder(key);
-        assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, "s3://bucket/p/", SF_MANIFEST_NAME, &entry, 1, 10, HEAP, NULL), SF_OK);
+        assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, "s3://bucket/p/", SF_MANIFEST_NAME, &entry, 1,
+                                                        10, HEAP, NULL),
+                         SF_OK);
         if (count != (ok && ok->kind == SF_JSON_OBJECT))
             fail_msg("%s: %zu references", key, count);
         if (count == 1) {
@@ -86,17 +88,19 @@ static void test_listing_order(void **state)
     (void)state;
     entries[6].is_prefix = false;
     assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, "s3://x/p", SF_MANIFEST_NAME, entries,
-                                                   COUNT(entries), 10, HEAP, NULL), SF_OK);
+                                                    COUNT(entries), 10, HEAP, NULL),
+                     SF_OK);
     assert_int_equal(count, COUNT(expected));
     for (size_t i = 0; i < count; i++)
         assert_string_equal(refs[i].run_id, expected[i]);
     sf__manifest_refs_free(refs, count, HEAP);
-    assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, "s3://x/p", "m.db", entries, COUNT(entries), 2, HEAP,
-                                                   NULL), SF_OK);
+    assert_int_equal(
+        sf__manifest_refs_from_listing(&refs, &count, "s3://x/p", "m.db", entries, COUNT(entries), 2, HEAP, NULL), SF_OK);
     assert_int_equal(count, 2);
     assert_string_equal(refs[1].ref, "s3://x/p/manifests/2026-03-01T00:00:00.000000Z_run_id=a/m.db");
     sf__manifest_refs_free(refs, count, HEAP);
-    assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, "s3://x/p", SF_MANIFEST_NAME, NULL, 0, 10, HEAP, NULL), SF_OK);
+    assert_int_equal(
+        sf__manifest_refs_from_listing(&refs, &count, "s3://x/p", SF_MANIFEST_NAME, NULL, 0, 10, HEAP, NULL), SF_OK);
     assert_int_equal(count, 0);
     sf__manifest_refs_free(refs, count, HEAP);
 }

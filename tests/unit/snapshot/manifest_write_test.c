@@ -15,7 +15,8 @@ static void dump(sf_strbuf *out, sf_bytes file, const char *sql)
 
     assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
     assert_int_equal(sqlite3_deserialize(db, "main", (unsigned char *)(uintptr_t)file.p, (sqlite3_int64)file.n,
-                                         (sqlite3_int64)file.n, SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+                                         (sqlite3_int64)file.n, SQLITE_DESERIALIZE_READONLY),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
     while (sqlite3_step(stmt) == SQLITE_ROW) {
         for (int i = 0; i < sqlite3_column_count(stmt); i++) {
@@ -111,9 +112,18 @@ static void test_golden_manifests(void **state)
 static void manifest_init(sf_snapshot_manifest *m, sf_manifest_shard *shards, size_t count)
 {
     *m = (sf_snapshot_manifest){
-        .run_id = "r", .s3_prefix = "mem://x/p", .key_col = "_key", .db_path_template = "db={db_id:05d}",
-        .shard_prefix = "shards", .sharding_json = sf__sharding_hash_json, .custom_json = "{}", .num_dbs = 4,
-        .format_version = 4, .key_encoding = SF_KEY_RAW, .shards = shards, .shard_count = count,
+        .run_id = "r",
+        .s3_prefix = "mem://x/p",
+        .key_col = "_key",
+        .db_path_template = "db={db_id:05d}",
+        .shard_prefix = "shards",
+        .sharding_json = sf__sharding_hash_json,
+        .custom_json = "{}",
+        .num_dbs = 4,
+        .format_version = 4,
+        .key_encoding = SF_KEY_RAW,
+        .shards = shards,
+        .shard_count = count,
     };
     for (size_t i = 0; i < count; i++)
         shards[i] = (sf_manifest_shard){.db_id = (uint32_t)i, .db_url = "mem://x/p/s", .writer_info_json = "{}"};
@@ -269,8 +279,10 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_manifests), cmocka_unit_test(test_refusals), cmocka_unit_test(test_naive_time),   cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_writer_info),      cmocka_unit_test(test_sorted_json), cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_golden_manifests), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_naive_time),       cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_writer_info),      cmocka_unit_test(test_sorted_json),
+        cmocka_unit_test(test_without_memory),
     };
 
     return cmocka_run_group_tests_name("manifest_write", tests, NULL, NULL);

@@ -8,9 +8,9 @@ static void test_run_ids(void **state)
         const char *run_id;
         bool ok;
     } cases[] = {
-        {"r1", true},      {"a b", true},      {"\xc3\xa9", true}, {"...", true},     {"run_id=x", true},
-        {"", false},       {".", false},       {"..", false},      {"a/b", false},    {"/", false},
-        {"a\nb", false},   {"\x7f", false},    {"\xff", false},    {"\x01", false},
+        {"r1", true},    {"a b", true},   {"\xc3\xa9", true}, {"...", true},   {"run_id=x", true},
+        {"", false},     {".", false},    {"..", false},      {"a/b", false},  {"/", false},
+        {"a\nb", false}, {"\x7f", false}, {"\xff", false},    {"\x01", false},
     };
     char long_id[300];
 
@@ -34,9 +34,14 @@ static void test_segments(void **state)
     static const struct {
         const char *segment, *message;
     } cases[] = {
-        {"shards", NULL}, {"A-z_0.9", NULL}, {"", "x must be non-empty"}, {"a..b", "x must not contain '..'"},
-        {"a/b", "x must be a single path segment"}, {"a b", "x contains unsupported characters; allowed: [A-Za-z0-9._-]"},
-        {"\xc3\xa9", "unsupported characters"}, {".", "must not be '.'"},
+        {"shards", NULL},
+        {"A-z_0.9", NULL},
+        {"", "x must be non-empty"},
+        {"a..b", "x must not contain '..'"},
+        {"a/b", "x must be a single path segment"},
+        {"a b", "x contains unsupported characters; allowed: [A-Za-z0-9._-]"},
+        {"\xc3\xa9", "unsupported characters"},
+        {".", "must not be '.'"},
     };
 
     (void)state;

@@ -9,20 +9,18 @@
 #include "snapshot/snapshot_manifest.h"
 
 #define SHARDING "\"{\\\"strategy\\\": \\\"hash\\\", \\\"hash_algorithm\\\": \\\"xxh3_64\\\"}\""
-#define HEAD_UP_TO(member)                                                                                   \
-    "{\"run_id\": \"r\", \"created_at_us\": 1767225600000001, \"s3_prefix\": \"s3://b/p\", \"key_col\": "    \
-    "\"_key\", "                                                                                             \
-    "\"db_path_template\": \"db={db_id:05d}\", \"shard_prefix\": \"shards\", \"sharding\": " SHARDING        \
-    ", " member
+#define HEAD_UP_TO(member)                                                                                \
+    "{\"run_id\": \"r\", \"created_at_us\": 1767225600000001, \"s3_prefix\": \"s3://b/p\", \"key_col\": " \
+    "\"_key\", "                                                                                          \
+    "\"db_path_template\": \"db={db_id:05d}\", \"shard_prefix\": \"shards\", \"sharding\": " SHARDING ", " member
 #define HEAD HEAD_UP_TO("\"num_dbs\": 3, \"key_encoding\": \"utf8\", ")
-#define SHARD(db_id)                                                                                         \
-    "[" db_id ", \"s3://b/p/x\", 1, 20, 300, \"\\\"a\\\"\", null, \"check\", \"{\\\"attempt\\\": 1}\"]"
+#define SHARD(db_id) "[" db_id ", \"s3://b/p/x\", 1, 20, 300, \"\\\"a\\\"\", null, \"check\", \"{\\\"attempt\\\": 1}\"]"
 
 static void test_a_row(void **state)
 {
-    static const char row[] = HEAD "\"custom\": \"{\\\"shard_rows\\\": 2}\", \"shards\": [" SHARD(
-        "0") ", "
-             "[2, null, 0, 0, 0, null, null, null, null]]}";
+    static const char row[] = HEAD
+        "\"custom\": \"{\\\"shard_rows\\\": 2}\", \"shards\": [" SHARD("0") ", "
+                                                                            "[2, null, 0, 0, 0, null, null, null, null]]}";
     sf_snapshot_manifest *m;
     sf_buf *file;
 
@@ -64,17 +62,13 @@ static void test_what_is_none(void **state)
          "num_dbs is out of range"},
         {"custom is no JSON", HEAD "\"custom\": \"{\"}", "custom is no JSON"},
         {"shards are no list", HEAD "\"custom\": \"{}\", \"shards\": 5}", "shards is not an array"},
-        {"a shard is no list", HEAD "\"custom\": \"{}\", \"shards\": [5]}",
-         "a shard is not a row of 9 columns"},
-        {"too few columns", HEAD "\"custom\": \"{}\", \"shards\": [[1, 2]]}",
-         "a shard is not a row of 9 columns"},
-        {"a shard number", HEAD "\"custom\": \"{}\", \"shards\": [" SHARD("4294967296") "]}",
-         "db_id is out of range"},
+        {"a shard is no list", HEAD "\"custom\": \"{}\", \"shards\": [5]}", "a shard is not a row of 9 columns"},
+        {"too few columns", HEAD "\"custom\": \"{}\", \"shards\": [[1, 2]]}", "a shard is not a row of 9 columns"},
+        {"a shard number", HEAD "\"custom\": \"{}\", \"shards\": [" SHARD("4294967296") "]}", "db_id is out of range"},
         {"no integer", HEAD "\"custom\": \"{}\", \"shards\": [" SHARD("1.5") "]}", "db_id is not an integer"},
         {"a URL", HEAD "\"custom\": \"{}\", \"shards\": [[1, 5, 0, 0, 0, null, null, null, null]]}",
          "shard 1: db_url is not a text"},
-        {"twice", HEAD "\"custom\": \"{}\", \"shards\": [" SHARD("1") ", " SHARD("1") "]}",
-         "UNIQUE constraint failed"},
+        {"twice", HEAD "\"custom\": \"{}\", \"shards\": [" SHARD("1") ", " SHARD("1") "]}", "UNIQUE constraint failed"},
         {"fewer rows", HEAD "\"custom\": \"{\\\"shard_rows\\\": 2}\", \"shards\": [" SHARD("1") "]}",
          "1 rows of shards are there, and shard_rows is 2"},
         {"no rows", HEAD "\"custom\": \"{\\\"shard_rows\\\": 2}\", \"shards\": null}",
@@ -155,8 +149,7 @@ static void test_names(void **state)
         sf_status rc = sf__postgres_tables_init(&t, cases[i].table, cases[i].pointer, &err);
 
         if (rc != (cases[i].good ? SF_OK : SF_INVALID))
-            fail_msg("'%s', '%s': %s '%s'", cases[i].table, cases[i].pointer, sf_status_name(rc),
-                     err.message);
+            fail_msg("'%s', '%s': %s '%s'", cases[i].table, cases[i].pointer, sf_status_name(rc), err.message);
         if (rc == SF_OK)
             assert_true(strlen(t.pointer_index) <= SF_POSTGRES_NAME_BYTES);
     }
@@ -194,7 +187,10 @@ static void test_rows_of_a_manifest(void **state)
     sf_buf *file;
 
     (void)state;
-    snprintf(row, sizeof(row), HEAD "\"custom\": \"%s\", \"shards\": [" SHARD("0") ", [2, null, 0, 0, 0, \"\\\"a\\\\u0000\\\"\", \"5\", null, null]]}", custom);
+    snprintf(row, sizeof(row),
+             HEAD "\"custom\": \"%s\", \"shards\": [" SHARD(
+                 "0") ", [2, null, 0, 0, 0, \"\\\"a\\\\u0000\\\"\", \"5\", null, null]]}",
+             custom);
     assert_int_equal(sf__postgres_manifest_encode(&file, sf_bytes_str(row), HEAP, NULL), SF_OK);
     for (long nth = 0;; nth++) {
         sf_postgres_rows rows;
@@ -209,10 +205,12 @@ static void test_rows_of_a_manifest(void **state)
             assert_string_equal(rows.build[2], "3");
             assert_string_equal(rows.build[7], "utf8");
             assert_string_equal(rows.build[9], "{\"a\": \"\\u00e9\", \"shard_rows\": 2}");
-            assert_non_null(strstr(rows.shards, "{\"db_id\": 0, \"attempt\": 1, \"row_count\": 20, \"db_bytes\": 300, \"db_url\": "
-                                                "\"s3://b/p/x\", \"checkpoint_id\": \"check\", \"min_key\": \"a\", \"max_key\": null, "));
+            assert_non_null(strstr(
+                rows.shards, "{\"db_id\": 0, \"attempt\": 1, \"row_count\": 20, \"db_bytes\": 300, \"db_url\": "
+                             "\"s3://b/p/x\", \"checkpoint_id\": \"check\", \"min_key\": \"a\", \"max_key\": null, "));
             /* JSONB holds no NUL; both bounds go */
-            assert_non_null(strstr(rows.shards, "\"db_url\": null, \"checkpoint_id\": null, \"min_key\": null, \"max_key\": null, "));
+            assert_non_null(strstr(rows.shards,
+                                   "\"db_url\": null, \"checkpoint_id\": null, \"min_key\": null, \"max_key\": null, "));
             sf__postgres_rows_cleanup(&rows);
         }
         assert_int_equal(heap.live, 0);
@@ -242,7 +240,8 @@ static void test_what_the_tables_cannot_hold(void **state)
         sf_buf *file;
 
         assert_int_equal(sf__postgres_manifest_encode(&file, sf_bytes_str(cases[i].row), HEAP, NULL), SF_OK);
-        if (sf__postgres_rows_init(&rows, sf__buf_bytes(file), HEAP, &err) != SF_INVALID || !strstr(err.message, cases[i].message))
+        if (sf__postgres_rows_init(&rows, sf__buf_bytes(file), HEAP, &err) != SF_INVALID ||
+            !strstr(err.message, cases[i].message))
             fail_msg("%s: %s", cases[i].name, err.message);
         sf__buf_release(file);
     }

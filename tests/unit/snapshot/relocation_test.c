@@ -46,8 +46,7 @@ static void test_shards(void **state)
         sf_status rc = sf__location_resolve_shard(&url, shards[i].url, shards[i].published, shards[i].given,
                                                   shards[i].relocate, HEAP, &err);
 
-        if (rc != (shards[i].expected ? SF_OK : SF_BAD_MANIFEST) ||
-            (rc == SF_OK && strcmp(url, shards[i].expected) != 0))
+        if (rc != (shards[i].expected ? SF_OK : SF_BAD_MANIFEST) || (rc == SF_OK && strcmp(url, shards[i].expected) != 0))
             fail_msg("%s below %s: %s '%s' %s", shards[i].url, shards[i].given, sf_status_name(rc), url ? url : "",
                      err.message);
         sf__free(HEAP, url);
@@ -80,15 +79,14 @@ static void test_manifests(void **state)
     for (size_t i = 0; i < COUNT(manifests); i++) {
         sf_error err = SF_ERROR_INIT;
         char *url = NULL;
-        sf_status rc = sf__location_resolve_manifest(&url, manifests[i].ref, manifests[i].given, manifests[i].relocate, HEAP,
-                                                     &err);
+        sf_status rc =
+            sf__location_resolve_manifest(&url, manifests[i].ref, manifests[i].given, manifests[i].relocate, HEAP, &err);
 
         sf_status refused = strncmp(manifests[i].given, "s3:", 3) == 0 ? SF_INVALID : SF_BAD_MANIFEST;
 
-        if (rc != (manifests[i].expected ? SF_OK : refused) ||
-            (rc == SF_OK && strcmp(url, manifests[i].expected) != 0))
-            fail_msg("%s below %s: %s '%s' %s", manifests[i].ref, manifests[i].given, sf_status_name(rc), url ? url : "",
-                     err.message);
+        if (rc != (manifests[i].expected ? SF_OK : refused) || (rc == SF_OK && strcmp(url, manifests[i].expected) != 0))
+            fail_msg("%s below %s: %s '%s' %s", manifests[i].ref, manifests[i].given, sf_status_name(rc),
+                     url ? url : "", err.message);
         sf__free(HEAP, url);
     }
 }
@@ -111,10 +109,12 @@ static void test_names(void **state)
     static const struct {
         const char *url, *prefix, *name; /* NULL: elsewhere */
     } more[] = {
-        {"file:///p%20q/x", "/p q", "x"},   {"file:///p q/%78", "file:///p%20q", "x"}, {"/p q/%78", "file:///p%20q", "%78"},
-        {"file:///p/100%", "/p", "100%"},   {"s3://b/p%78", "s3://b", "p%78"},         {"s3://b/px/y", "s3://b/p", NULL},
-        {"file:///p/x%00y", "/p", NULL},    {"file:///p/", "/p", NULL},                {"s3://c/p/x", "s3://b/p", NULL},
-        {"mem://b/p/x", "s3://b/p", NULL},  {"file:///p%2", "file:///p", NULL},
+        {"file:///p%20q/x", "/p q", "x"},     {"file:///p q/%78", "file:///p%20q", "x"},
+        {"/p q/%78", "file:///p%20q", "%78"}, {"file:///p/100%", "/p", "100%"},
+        {"s3://b/p%78", "s3://b", "p%78"},    {"s3://b/px/y", "s3://b/p", NULL},
+        {"file:///p/x%00y", "/p", NULL},      {"file:///p/", "/p", NULL},
+        {"s3://c/p/x", "s3://b/p", NULL},     {"mem://b/p/x", "s3://b/p", NULL},
+        {"file:///p%2", "file:///p", NULL},
     };
     sf_error err = SF_ERROR_INIT;
     char *url, *name;
@@ -175,11 +175,8 @@ static void test_prefix_length(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_manifests),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_the_same),
-        cmocka_unit_test(test_prefix_length),
+        cmocka_unit_test(test_shards),   cmocka_unit_test(test_manifests),     cmocka_unit_test(test_names),
+        cmocka_unit_test(test_the_same), cmocka_unit_test(test_prefix_length),
     };
 
     return cmocka_run_group_tests_name("location", tests, NULL, NULL);

@@ -48,11 +48,9 @@ static void test_order(void **state)
                                      sf__cel_int(INT64_MAX)};
 
     (void)state;
-    expect(texts, (const uint32_t[]){0, 1, 2, 0, 3, 4}, COUNT(texts),
-           "[\"\", \"a\", \"a\\u0000b\", \"z\", \"\\u00e9\"]");
-    expect(
-        integers, (const uint32_t[]){0, 1, 2, 1, 3, 4, 5, 6}, COUNT(integers),
-        "[-9223372036854775808, -3, 9, 10, 9223372036854775807, 9223372036854775808, 18446744073709551615]");
+    expect(texts, (const uint32_t[]){0, 1, 2, 0, 3, 4}, COUNT(texts), "[\"\", \"a\", \"a\\u0000b\", \"z\", \"\\u00e9\"]");
+    expect(integers, (const uint32_t[]){0, 1, 2, 1, 3, 4, 5, 6}, COUNT(integers),
+           "[-9223372036854775808, -3, 9, 10, 9223372036854775807, 9223372036854775808, 18446744073709551615]");
     expect(NULL, NULL, 0, "[]");
 }
 
@@ -176,9 +174,8 @@ static void test_chosen_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),          cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_beyond),         cmocka_unit_test(test_chosen_values),
-        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_order),         cmocka_unit_test(test_kinds),          cmocka_unit_test(test_beyond),
+        cmocka_unit_test(test_chosen_values), cmocka_unit_test(test_without_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

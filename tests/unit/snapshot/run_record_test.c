@@ -77,7 +77,8 @@ static void test_vectors(void **state)
             expect_round_trip(name, &r, &written, &n);
             equal += sf_bytes_eq(text, sf_bytes_of(written, n));
             /* the first three are what the existing writer makes of its three states */
-            if (equal < 3 && (strcmp(name, "running") == 0 || strcmp(name, "succeeded") == 0 || strcmp(name, "failed") == 0) &&
+            if (equal < 3 &&
+                (strcmp(name, "running") == 0 || strcmp(name, "succeeded") == 0 || strcmp(name, "failed") == 0) &&
                 !sf_bytes_eq(text, sf_bytes_of(written, n)))
                 fail_msg("%s: written as\n%s", name, written);
             sf__free(HEAP, written);
@@ -118,7 +119,8 @@ static void test_golden_bytes(void **state)
 
             if (run->d_name[0] == '.')
                 continue;
-            snprintf(path, sizeof(path), "snapshots/%s/bucket/golden/%s/runs/%s/run.yaml", e->d_name, e->d_name, run->d_name);
+            snprintf(path, sizeof(path), "snapshots/%s/bucket/golden/%s/runs/%s/run.yaml", e->d_name, e->d_name,
+                     run->d_name);
             text = file_read(path);
             sf__arena_init(&arena, HEAP);
             assert_int_equal(sf__run_record_parse(&r, &arena, text, NULL), SF_OK);
@@ -137,8 +139,9 @@ static void test_golden_bytes(void **state)
     assert_true(same >= 25);
 }
 
-#define HEAD "db_path_template: d\nlease_expires_at: '2026-01-02'\nrun_id: r\nshard_prefix: s\nstarted_at: '2026-01-02'\n" \
-             "status: running\nupdated_at: '2026-01-02'\nwriter_type: c\n"
+#define HEAD                                                                                                      \
+    "db_path_template: d\nlease_expires_at: '2026-01-02'\nrun_id: r\nshard_prefix: s\nstarted_at: '2026-01-02'\n" \
+    "status: running\nupdated_at: '2026-01-02'\nwriter_type: c\n"
 
 static void test_refusals_of_our_own(void **state)
 {
@@ -198,16 +201,49 @@ static void test_bounds(void **state)
 static void test_odd_texts(void **state)
 {
     static const char *const texts[] = {
-        "null", "~", "true", "1", "-1.5", "2026-01-02", "12:30:45", "a: b", "# c", "a #b", "- a", "", " a ", "'", "\"",
-        "\xc3\xa9\xf0\x9f\x98\x80", "a\nb\n\n c\n", "{x}", "[1]", "&a", "*a", "!t", "%d", "@", "`", "yes", "=", "<<",
+        "null",
+        "~",
+        "true",
+        "1",
+        "-1.5",
+        "2026-01-02",
+        "12:30:45",
+        "a: b",
+        "# c",
+        "a #b",
+        "- a",
+        "",
+        " a ",
+        "'",
+        "\"",
+        "\xc3\xa9\xf0\x9f\x98\x80",
+        "a\nb\n\n c\n",
+        "{x}",
+        "[1]",
+        "&a",
+        "*a",
+        "!t",
+        "%d",
+        "@",
+        "`",
+        "yes",
+        "=",
+        "<<",
         "a long text of more than eighty characters that the emitter will break into lines at its blanks, once or twice",
     };
 
     (void)state;
     for (size_t i = 0; i < COUNT(texts); i++) {
-        sf_run_record r = {.format_version = 1, .run_id = texts[i], .writer_type = "c", .s3_prefix = texts[i],
-                           .shard_prefix = "s", .db_path_template = "d", .status = SF_RUN_FAILED,
-                           .started_at_us = 1, .updated_at_us = INT64_C(1767323045678901), .error_type = "IO",
+        sf_run_record r = {.format_version = 1,
+                           .run_id = texts[i],
+                           .writer_type = "c",
+                           .s3_prefix = texts[i],
+                           .shard_prefix = "s",
+                           .db_path_template = "d",
+                           .status = SF_RUN_FAILED,
+                           .started_at_us = 1,
+                           .updated_at_us = INT64_C(1767323045678901),
+                           .error_type = "IO",
                            .error_message = texts[i]};
         char *written;
         size_t n;
@@ -230,7 +266,11 @@ static void test_liveness(void **state)
 
 static void test_without_memory(void **state)
 {
-    sf_run_record r = {.format_version = 1, .run_id = "r", .writer_type = "c", .s3_prefix = "p", .shard_prefix = "s",
+    sf_run_record r = {.format_version = 1,
+                       .run_id = "r",
+                       .writer_type = "c",
+                       .s3_prefix = "p",
+                       .shard_prefix = "s",
                        .db_path_template = "d"};
     bool fired = true;
     long n;
@@ -263,8 +303,12 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),  cmocka_unit_test(test_golden_bytes), cmocka_unit_test(test_refusals_of_our_own),
-        cmocka_unit_test(test_bounds),   cmocka_unit_test(test_odd_texts),    cmocka_unit_test(test_liveness),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_golden_bytes),
+        cmocka_unit_test(test_refusals_of_our_own),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_odd_texts),
+        cmocka_unit_test(test_liveness),
         cmocka_unit_test(test_without_memory),
     };
 

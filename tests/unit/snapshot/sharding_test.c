@@ -5,9 +5,10 @@
 
 #define H "\"hash_algorithm\":\"xxh3_64\""
 #define CEL "{\"strategy\":\"cel\"," H ",\"cel_expr\":\"r\",\"cel_columns\":{\"r\":\"string\"}"
-#define CEL_OUT "{\"cel_columns\": {\"r\": \"string\"}, \"cel_expr\": \"r\", \"hash_algorithm\": \"xxh3_64\", \"routing_values\": "
-#define HASH_OUT                                                                                             \
-    "{\"cel_columns\": null, \"cel_expr\": null, \"hash_algorithm\": \"xxh3_64\", \"routing_values\": null, "     \
+#define CEL_OUT \
+    "{\"cel_columns\": {\"r\": \"string\"}, \"cel_expr\": \"r\", \"hash_algorithm\": \"xxh3_64\", \"routing_values\": "
+#define HASH_OUT                                                                                              \
+    "{\"cel_columns\": null, \"cel_expr\": null, \"hash_algorithm\": \"xxh3_64\", \"routing_values\": null, " \
     "\"strategy\": \"hash\"}"
 
 static const struct {
@@ -16,7 +17,8 @@ static const struct {
     const char *canonical, *message; /* one of them */
 } cases[] = {
     {"{" H "}", false, HASH_OUT, NULL},
-    {"{" H ",\"strategy\":\"hash\",\"cel_expr\":null,\"cel_columns\":null,\"routing_values\":null}", false, HASH_OUT, NULL},
+    {"{" H ",\"strategy\":\"hash\",\"cel_expr\":null,\"cel_columns\":null,\"routing_values\":null}", false, HASH_OUT,
+     NULL},
     {"{\"strategy\":\"cel\"," H ",\"strategy\":\"hash\"}", false, HASH_OUT, NULL}, /* the last one counts */
     {"{" H ",\"boundaries\":null}", true, HASH_OUT, NULL},
     {"{" H ",\"boundaries\":null}", false, NULL, "unknown member 'boundaries'"},
@@ -37,7 +39,8 @@ static const struct {
     {CEL ",\"routing_values\":{}}", false, NULL, "not an array"},
     {CEL ",\"cel_columns\":{\"b\":\"int\",\"a\":\"x\",\"b\":\"uint\"}}", false,
      "{\"cel_columns\": {\"a\": \"x\", \"b\": \"uint\"}, \"cel_expr\": \"r\", \"hash_algorithm\": \"xxh3_64\", "
-     "\"routing_values\": null, \"strategy\": \"cel\"}", NULL},
+     "\"routing_values\": null, \"strategy\": \"cel\"}",
+     NULL},
     {CEL ",\"cel_columns\":{\"b\":1}}", false, NULL, "not a string"},
     {CEL ",\"cel_columns\":[]}", false, NULL, "cel_columns must be"},
     {CEL ",\"cel_expr\":5}", false, NULL, "cel_expr must be"},

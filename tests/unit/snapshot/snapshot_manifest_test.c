@@ -341,7 +341,8 @@ static void check_listing(const char *which, const char *prefix, const sf_json *
     }
     if (d)
         closedir(d);
-    assert_int_equal(sf__manifest_refs_from_listing(&refs, &count, prefix, SF_MANIFEST_NAME, entries, n, 100, HEAP, NULL), SF_OK);
+    assert_int_equal(
+        sf__manifest_refs_from_listing(&refs, &count, prefix, SF_MANIFEST_NAME, entries, n, 100, HEAP, NULL), SF_OK);
     for (const sf_json *l = listed; l; l = l->next, i++) {
         assert_true(i < count);
         expect_text(which, need(l, "ref"), refs[i].ref);
@@ -397,20 +398,19 @@ static void test_snapshots(void **state)
 /* ------------------------------------------------------------------ made here ------------------------------------ */
 
 #define BUILD_META                                                                                           \
-    "CREATE TABLE build_meta (run_id TEXT, created_at TEXT, num_dbs INTEGER, s3_prefix TEXT, key_col TEXT, "       \
-    "sharding TEXT, db_path_template TEXT, shard_prefix TEXT, format_version INTEGER, key_encoding TEXT, "       \
-    "custom TEXT DEFAULT '{}');"                                                                                 \
-    "INSERT INTO build_meta VALUES ('r1', '2026-01-02T03:04:05Z', 3, 's3://b/p', '_key', "                        \
+    "CREATE TABLE build_meta (run_id TEXT, created_at TEXT, num_dbs INTEGER, s3_prefix TEXT, key_col TEXT, " \
+    "sharding TEXT, db_path_template TEXT, shard_prefix TEXT, format_version INTEGER, key_encoding TEXT, "   \
+    "custom TEXT DEFAULT '{}');"                                                                             \
+    "INSERT INTO build_meta VALUES ('r1', '2026-01-02T03:04:05Z', 3, 's3://b/p', '_key', "                   \
     "'{\"hash_algorithm\": \"xxh3_64\"}', 't', 'shards', 4, 'u64be', '{}');"
-#define SHARDS_OF(db_bytes)                                                                                  \
-    "CREATE TABLE shards (db_id INTEGER, db_url TEXT, attempt INTEGER, row_count INTEGER, " db_bytes             \
+#define SHARDS_OF(db_bytes)                                                                          \
+    "CREATE TABLE shards (db_id INTEGER, db_url TEXT, attempt INTEGER, row_count INTEGER, " db_bytes \
     "min_key TEXT, max_key TEXT, checkpoint_id TEXT, writer_info TEXT);"
-#define SHARDS                                                                                               \
-    SHARDS_OF("db_bytes INTEGER,")                                                                               \
-    "INSERT INTO shards VALUES (2, 's3://b/p/2', 0, 7, 5, '1', '9', 'c', '{}'), (0, 's3://b/p/0', 1, 3, 0, NULL, "     \
+#define SHARDS                                                                                                     \
+    SHARDS_OF("db_bytes INTEGER,")                                                                                 \
+    "INSERT INTO shards VALUES (2, 's3://b/p/2', 0, 7, 5, '1', '9', 'c', '{}'), (0, 's3://b/p/0', 1, 3, 0, NULL, " \
     "NULL, NULL, '{}');"
-#define LEGACY                                                                                               \
-    BUILD_META SHARDS_OF("") "INSERT INTO shards VALUES (1, 's3://b/p/1', 0, 7, NULL, NULL, NULL, '{}');"
+#define LEGACY BUILD_META SHARDS_OF("") "INSERT INTO shards VALUES (1, 's3://b/p/1', 0, 7, NULL, NULL, NULL, '{}');"
 #define BASE BUILD_META SHARDS
 
 /* The bytes of a database that some SQL makes. Freed with sqlite3_free(). */
@@ -423,7 +423,8 @@ static sf_bytes database_of(const char *pragma, const char *first, const char *t
 
     assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
     if (sqlite3_exec(db, pragma, NULL, NULL, &message) != SQLITE_OK ||
-        sqlite3_exec(db, first, NULL, NULL, &message) != SQLITE_OK || sqlite3_exec(db, then, NULL, NULL, &message) != SQLITE_OK)
+        sqlite3_exec(db, first, NULL, NULL, &message) != SQLITE_OK ||
+        sqlite3_exec(db, then, NULL, NULL, &message) != SQLITE_OK)
         fail_msg("%s: %s", then, message);
     p = sqlite3_serialize(db, "main", &n, 0);
     assert_non_null(p);
@@ -482,7 +483,8 @@ static const struct {
     {"UPDATE shards SET row_count = 'ten'", "row_count of shards row 1 is not an integer"},
     {"UPDATE shards SET row_count = 1.5", "row_count of shards row 1 is not an integer"},
     {"UPDATE shards SET row_count = 9223372036854775807; INSERT INTO shards SELECT 1, db_url, attempt, row_count, 0, "
-     "NULL, NULL, NULL, '{}' FROM shards LIMIT 1", "row_count of shards row 3 makes the sum of all too large"},
+     "NULL, NULL, NULL, '{}' FROM shards LIMIT 1",
+     "row_count of shards row 3 makes the sum of all too large"},
     {"UPDATE shards SET db_bytes = NULL", "db_bytes of shards row 1 is NULL"},
     {"UPDATE shards SET min_key = '1.5'", "min_key of shards row 1 is neither an integer nor a string"},
     {"UPDATE shards SET max_key = '[1]'", "max_key of shards row 1 is neither an integer nor a string"},
@@ -493,19 +495,24 @@ static const struct {
     {"UPDATE shards SET writer_info = NULL", "writer_info: JSON: empty text"},
     {"UPDATE shards SET writer_info = 'null'", "writer_info of shards row 1 is not a JSON object"},
     {"UPDATE shards SET writer_info = '{\"attempt\":null}'", "attempt in writer_info of shards row 1 is not an integer"},
-    {"UPDATE shards SET writer_info = '{\"stage_id\":\"x\"}'", "stage_id in writer_info of shards row 1 is not an integer"},
+    {"UPDATE shards SET writer_info = '{\"stage_id\":\"x\"}'",
+     "stage_id in writer_info of shards row 1 is not an integer"},
     /* what a schema could make of a small file */
     {"DROP TABLE shards; CREATE VIEW shards AS SELECT 0 db_id, 'u' db_url, 0 attempt, hex(zeroblob(9)) row_count, 0 "
-     "db_bytes, NULL min_key, NULL max_key, NULL checkpoint_id, '{}' writer_info", "they are computed, not stored"},
+     "db_bytes, NULL min_key, NULL max_key, NULL checkpoint_id, '{}' writer_info",
+     "they are computed, not stored"},
     {"ALTER TABLE shards RENAME TO s; CREATE VIEW shards AS WITH RECURSIVE r(n) AS (SELECT 0 UNION ALL SELECT n + 1 "
-     "FROM r) SELECT s.*, n FROM r, s", "Failed to read SQLite manifest tables"},
+     "FROM r) SELECT s.*, n FROM r, s",
+     "Failed to read SQLite manifest tables"},
     {"ALTER TABLE shards RENAME TO s; CREATE VIEW shards AS SELECT * FROM s ORDER BY db_url", "they are computed"},
     {"ALTER TABLE shards RENAME TO s; CREATE VIEW shards AS SELECT db_id, db_url || db_url AS db_url, attempt, "
-     "row_count, db_bytes, min_key, max_key, checkpoint_id, writer_info FROM s", "they are computed"},
+     "row_count, db_bytes, min_key, max_key, checkpoint_id, writer_info FROM s",
+     "they are computed"},
     {"DROP TABLE build_meta; CREATE VIRTUAL TABLE build_meta USING fts5(run_id)", "no such module"},
     {"CREATE TABLE n (x); INSERT INTO n WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r LIMIT 300) SELECT "
      "i FROM r; ALTER TABLE shards RENAME TO s; CREATE VIEW shards AS SELECT s.* FROM s, n a, n b, n c WHERE a.x + b.x "
-     "+ c.x = -1", "more work than the file's size warrants"},
+     "+ c.x = -1",
+     "more work than the file's size warrants"},
 };
 
 static void test_malformed(void **state)
@@ -543,8 +550,10 @@ static const struct {
     {"UPDATE build_meta SET format_version = 1", true, false},
     {"UPDATE build_meta SET format_version = 5", true, false},
     {"", true, false}, /* version 4 must have db_bytes */
-    {"UPDATE build_meta SET format_version = 3, sharding = '{\"hash_algorithm\":\"xxh3_64\",\"boundaries\":null}'", true, true},
-    {"UPDATE build_meta SET format_version = 3, sharding = '{\"hash_algorithm\":\"xxh3_64\",\"boundaries\":[1]}'", true, false},
+    {"UPDATE build_meta SET format_version = 3, sharding = '{\"hash_algorithm\":\"xxh3_64\",\"boundaries\":null}'",
+     true, true},
+    {"UPDATE build_meta SET format_version = 3, sharding = '{\"hash_algorithm\":\"xxh3_64\",\"boundaries\":[1]}'", true,
+     false},
     {"UPDATE build_meta SET format_version = 2, sharding = '{\"strategy\":\"hash\"}'", true, false},
 };
 
@@ -616,8 +625,9 @@ static void test_readable(void **state)
             (m->kv_backend && strcmp(m->kv_backend, backends[i].backend) != 0))
             fail_msg("%s: backend '%s' %s", backends[i].custom, m->kv_backend ? m->kv_backend : "", err.message);
         if (backends[i].readable == SF_INVALID)
-            assert_string_equal(err.message, "This manifest contains unsupported or incomplete vector metadata and cannot be "
-                                             "opened with a generic KV reader. Use ShardedVectorReader instead.");
+            assert_string_equal(err.message,
+                                "This manifest contains unsupported or incomplete vector metadata and cannot be "
+                                "opened with a generic KV reader. Use ShardedVectorReader instead.");
         sf__snapshot_manifest_free(m);
         sqlite3_free(sql);
     }
@@ -808,7 +818,8 @@ static void test_settling(void **state)
             sf__snapshot_manifest_settle(m, url_for_test, (void *)(uintptr_t)cases[i].url);
             fired = heap_disarm(&h);
             if (!(cases[i].settles && !fired ? is_settled(m, cases[i].url) : is_as_published(m)))
-                fail_msg("%s, allocation %ld: %s", cases[i].url ? cases[i].url : "none", n, m->shards[1].writer_info_json);
+                fail_msg("%s, allocation %ld: %s", cases[i].url ? cases[i].url : "none", n,
+                         m->shards[1].writer_info_json);
             sf__snapshot_manifest_free(m);
             assert_int_equal(h.live, 0);
         }
@@ -819,9 +830,9 @@ static void test_settling(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),       cmocka_unit_test(test_snapshots), cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_versions),      cmocka_unit_test(test_head_only),  cmocka_unit_test(test_readable),  cmocka_unit_test(test_unusual_files),
-        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_flipped_bits),
+        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_snapshots), cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_versions),       cmocka_unit_test(test_head_only), cmocka_unit_test(test_readable),
+        cmocka_unit_test(test_unusual_files),  cmocka_unit_test(test_truncated), cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_without_memory), cmocka_unit_test(test_settling),
     };
 

@@ -85,7 +85,8 @@ static inline const sf_json *need(const sf_json *object, const char *name)
     const sf_json *v = sf__json_get(object, name);
 
     if (!v)
-        fail_msg("no member %s in %.*s", name, object ? (int)object->raw.n : 0, object ? (const char *)object->raw.p : "");
+        fail_msg("no member %s in %.*s", name, object ? (int)object->raw.n : 0,
+                 object ? (const char *)object->raw.p : "");
     return v;
 }
 

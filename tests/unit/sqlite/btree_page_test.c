@@ -126,7 +126,9 @@ static void schema_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(headers), cmocka_unit_test(cells), cmocka_unit_test(schema_rows),
+        cmocka_unit_test(headers),
+        cmocka_unit_test(cells),
+        cmocka_unit_test(schema_rows),
     };
 
     return cmocka_run_group_tests_name("btree_page", tests, NULL, NULL);

@@ -355,8 +355,10 @@ static void put_blobs(struct world *w, unsigned a, unsigned b)
 {
     char sql[256];
 
-    snprintf(sql, sizeof(sql), "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;"
-                               "INSERT INTO kv VALUES (x'61', zeroblob(%u)), (x'62', zeroblob(%u))", a, b);
+    snprintf(sql, sizeof(sql),
+             "CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;"
+             "INSERT INTO kv VALUES (x'61', zeroblob(%u)), (x'62', zeroblob(%u))",
+             a, b);
     put_schema(w, sql);
 }
 
@@ -525,7 +527,8 @@ static void bad_copies_are_made_anew(void **state)
         fault_store_reset(w.faults);
         s = opened(&w);
         check_blobs(cases[i].name, s, BLOB_A, BLOB_B);
-        if ((w.faults->verbs[SF_STORE_GET] > 0) != (cases[i].damage != NULL) || heard.warnings != (cases[i].damage ? 1 : 0))
+        if ((w.faults->verbs[SF_STORE_GET] > 0) != (cases[i].damage != NULL) ||
+            heard.warnings != (cases[i].damage ? 1 : 0))
             fail_msg("%s: %lu GETs, %u warnings", cases[i].name, w.faults->verbs[SF_STORE_GET], heard.warnings);
         if (cases[i].says && (!strstr(heard.text, cases[i].says) || !strstr(heard.text, path)))
             fail_msg("%s: %s", cases[i].name, heard.text);
@@ -874,7 +877,8 @@ static int look_at_a_volume(const char *at)
     strcat(below, "/copies");
     if (sf__private_folder_open(below, true, &fd, &e) != SF_DENIED)
         return 1;
-    return sf__private_folder_open(at, true, &fd, &e) == SF_DENIED ? 0 : 1; /* the folder of copies itself is not excepted */
+    return sf__private_folder_open(at, true, &fd, &e) == SF_DENIED ? 0
+                                                                   : 1; /* the folder of copies itself is not excepted */
 }
 
 /* Volumes of containers are writable for all. */

@@ -237,7 +237,8 @@ static void scans_read_rows_on_other_pages_once(void **state)
         } while (!r.step.end);
         assert_int_equal(found, rows);
         if (gets(&w) > cases[i / 2].most)
-            fail_msg("%zu bytes, %s: %lu requests", cases[i / 2].value_bytes, reverse ? "backwards" : "forwards", gets(&w));
+            fail_msg("%zu bytes, %s: %lu requests", cases[i / 2].value_bytes, reverse ? "backwards" : "forwards",
+                     gets(&w));
         scan_end(&r);
         sf__shard_release(s);
         world_cleanup(&w);
@@ -288,7 +289,8 @@ static void pages_that_stay(void **state)
         check_in_memory(ways[i].name, &w, s, ROWS);
         assert_int_equal(stay(s, &how, SF_RESIDENCY_MEMORY, false), SF_OK);
         assert_int_equal(how.bytes, 0);
-        assert_int_equal(s->vtable->can_stay(s, SF_RESIDENCY_DISK, NULL), ways[i].mode == SF_SQLITE_RANGE ? SF_UNSUPPORTED : SF_OK);
+        assert_int_equal(s->vtable->can_stay(s, SF_RESIDENCY_DISK, NULL),
+                         ways[i].mode == SF_SQLITE_RANGE ? SF_UNSUPPORTED : SF_OK);
         if (ways[i].mode != SF_SQLITE_RANGE)
             assert_int_equal(stay(s, &how, SF_RESIDENCY_DISK, false), SF_OK);
         sf__shard_release(s);
@@ -352,7 +354,8 @@ static void a_record_spares_a_request(void **state)
         {"without a sidecar", NULL, false, false, 0, 1},
         {"a sidecar that is gone", NULL, false, true, 0, 2},
         {"a sidecar that is not told of", NULL, true, false, 0, 1},
-        {"another object", "\"x\"", true, true, 1, 3}, /* its sidecar is not that of the recorded one, which has no beginning */
+        {"another object", "\"x\"", true, true, 1,
+         3}, /* its sidecar is not that of the recorded one, which has no beginning */
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -431,7 +434,8 @@ static sf_status scenario(struct world *w, sf_error *err)
 
 static void everything_fails_in_turn(void **state)
 {
-    for (unsigned what = 0; what < 9; what++) { /* allocations, requests, answers; with a sidecar, without, with a wrong record */
+    for (unsigned what = 0; what < 9;
+         what++) { /* allocations, requests, answers; with a sidecar, without, with a wrong record */
         for (unsigned long nth = 1;; nth += TEST_STEP) {
             struct world w;
             sf_error e = SF_ERROR_INIT;
@@ -601,8 +605,9 @@ static void sidecars_are_optional(void **state)
         size_t off;
         bool gone, fits;
     } cases[] = {
-        {"as it was written", 0, false, true}, {"missing", 0, true, false},       {"another magic number", 0, false, false},
-        {"another version", 4, false, false},  {"another length", 5, false, false}, {"another tag", 19, false, false},
+        {"as it was written", 0, false, true},     {"missing", 0, true, false},
+        {"another magic number", 0, false, false}, {"another version", 4, false, false},
+        {"another length", 5, false, false},       {"another tag", 19, false, false},
         {"a damaged frame", 60, false, false},
     };
 
@@ -790,13 +795,23 @@ static void stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_cold_look_up_is_one_request), cmocka_unit_test(nothing_is_kept_without_a_cache),
-        cmocka_unit_test(neighbours_are_one_request),    cmocka_unit_test(scans_read_ahead), cmocka_unit_test(scans_read_rows_on_other_pages_once),
-        cmocka_unit_test(damaged_pages),                 cmocka_unit_test(hostile_trees),
-        cmocka_unit_test(an_object_that_is_replaced),    cmocka_unit_test(sidecars_are_optional),
+        cmocka_unit_test(a_cold_look_up_is_one_request),
+        cmocka_unit_test(nothing_is_kept_without_a_cache),
+        cmocka_unit_test(neighbours_are_one_request),
+        cmocka_unit_test(scans_read_ahead),
+        cmocka_unit_test(scans_read_rows_on_other_pages_once),
+        cmocka_unit_test(damaged_pages),
+        cmocka_unit_test(hostile_trees),
+        cmocka_unit_test(an_object_that_is_replaced),
+        cmocka_unit_test(sidecars_are_optional),
         cmocka_unit_test(sidecars_of_other_pages),
         cmocka_unit_test(checks_where_conditions_are_refused),
-        cmocka_unit_test(pages_that_stay), cmocka_unit_test(two_who_are_to_stay), cmocka_unit_test(a_record_spares_a_request), cmocka_unit_test(a_recorded_shard_is_cancelled), cmocka_unit_test(stops), cmocka_unit_test(everything_fails_in_turn),
+        cmocka_unit_test(pages_that_stay),
+        cmocka_unit_test(two_who_are_to_stay),
+        cmocka_unit_test(a_record_spares_a_request),
+        cmocka_unit_test(a_recorded_shard_is_cancelled),
+        cmocka_unit_test(stops),
+        cmocka_unit_test(everything_fails_in_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

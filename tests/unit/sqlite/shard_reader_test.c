@@ -59,10 +59,8 @@ static void check_scans(const char *name, sf_shard *s, const struct table *t)
     for (int reverse = 0; reverse < 2; reverse++) {
         for (size_t i = 0; i < 3; i++) {
             sf_scan_range all = {.reverse = reverse}, tail = {.start = key_at(t, from), .reverse = reverse};
-            sf_scan_range middle = {
-                .start = key_at(t, from), .end = key_at(t, to), .has_end = true, .reverse = reverse};
-            sf_scan_range nothing = {
-                .start = key_at(t, to), .end = key_at(t, from), .has_end = true, .reverse = reverse};
+            sf_scan_range middle = {.start = key_at(t, from), .end = key_at(t, to), .has_end = true, .reverse = reverse};
+            sf_scan_range nothing = {.start = key_at(t, to), .end = key_at(t, from), .has_end = true, .reverse = reverse};
 
             check_scan(name, s, t, &all, 0, t->count, limits[i][0], limits[i][1]);
             check_scan(name, s, t, &tail, from, t->count, limits[i][0], limits[i][1]);
@@ -132,7 +130,8 @@ static void scans_between_long_bounds(void **state)
     s = opened(&w);
     for (int reverse = 0; reverse < 2; reverse++) {
         size_t from = t.count / 3, to = t.count - 2;
-        sf_scan_range range = {.start = sf_bytes_of(lo, n), .end = sf_bytes_of(hi, n), .has_end = true, .reverse = reverse};
+        sf_scan_range range = {
+            .start = sf_bytes_of(lo, n), .end = sf_bytes_of(hi, n), .has_end = true, .reverse = reverse};
 
         memcpy(lo, key_at(&t, from).p, key_at(&t, from).n); /* behind the one, before the other */
         memcpy(hi, key_at(&t, to).p, key_at(&t, to).n);
@@ -306,10 +305,12 @@ static void takes_tables_of_other_shapes(void **state)
         world_init(&w);
         w.mode = ways[i % WAY_COUNT].mode;
         w.uncached = ways[i % WAY_COUNT].uncached;
-        snprintf(sql, sizeof(sql), /* some short ones, and some that go on on other pages, as do their keys */
-                 "%s; WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 600) INSERT INTO kv (k, v) "
-                 "SELECT CAST(printf('%%08d', i * 7919 %% 601) || CASE i %% 50 WHEN 0 THEN printf('%%.*c', 3 * i, 'k') ELSE '' END AS BLOB), "
-                 "CASE i %% 60 WHEN 0 THEN zeroblob(40 * i) ELSE CAST(i AS BLOB) END FROM n", table);
+        snprintf(
+            sql, sizeof(sql), /* some short ones, and some that go on on other pages, as do their keys */
+            "%s; WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 600) INSERT INTO kv (k, v) "
+            "SELECT CAST(printf('%%08d', i * 7919 %% 601) || CASE i %% 50 WHEN 0 THEN printf('%%.*c', 3 * i, 'k') ELSE '' END AS BLOB), "
+            "CASE i %% 60 WHEN 0 THEN zeroblob(40 * i) ELSE CAST(i AS BLOB) END FROM n",
+            table);
         put_schema(&w, sql);
         db = store_get(&w);
         table_read(&t, sf__buf_bytes(db));
@@ -331,8 +332,12 @@ static void takes_values_of_other_types(void **state)
     static const struct {
         const char *sql, *text;
     } rows[] = {
-        {"7", "7"}, {"0", "0"}, {"1", "1"}, {"-1234567890123", "-1234567890123"}, {"300", "300"}, {"-40000", "-40000"},
-        {"1.5", "1.5"}, {"1e300", "1.0e+300"}, {"NULL", ""}, {"'a text'", "a text"}, {"x''", ""},
+        {"7", "7"},     {"0", "0"},
+        {"1", "1"},     {"-1234567890123", "-1234567890123"},
+        {"300", "300"}, {"-40000", "-40000"},
+        {"1.5", "1.5"}, {"1e300", "1.0e+300"},
+        {"NULL", ""},   {"'a text'", "a text"},
+        {"x''", ""},
     };
     struct world w;
     char sql[4096] = "CREATE TABLE kv (k BLOB PRIMARY KEY, v) WITHOUT ROWID; "
@@ -367,7 +372,8 @@ static void takes_values_of_other_types(void **state)
 /* What SQLite stores as an integer is read as it was declared. */
 static void takes_real_numbers(void **state)
 {
-    static const char *const types[] = {"REAL", "double precision", "my float", "FLOATING POINT", "NUMERIC", "TEXT REAL", ""};
+    static const char *const types[] = {"REAL",    "double precision", "my float", "FLOATING POINT",
+                                        "NUMERIC", "TEXT REAL",        ""};
 
     for (size_t i = 0; i < 2 * sizeof(types) / sizeof(types[0]); i++) {
         struct world w;
@@ -376,7 +382,8 @@ static void takes_real_numbers(void **state)
         sf_buf *db;
         sf_shard *s;
 
-        snprintf(sql, sizeof(sql), "CREATE TABLE kv (k BLOB PRIMARY KEY, v %s)%s; INSERT INTO kv VALUES (x'00', 5), "
+        snprintf(sql, sizeof(sql),
+                 "CREATE TABLE kv (k BLOB PRIMARY KEY, v %s)%s; INSERT INTO kv VALUES (x'00', 5), "
                  "(x'01', 0), (x'02', 2.5), (x'03', 'x'), (x'04', NULL), (x'05', -7000000000), (x'06', '1')",
                  types[i / 2], i % 2 ? " WITHOUT ROWID" : "");
         world_init(&w);
@@ -737,12 +744,17 @@ static void many_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_every_golden_row), cmocka_unit_test(reads_a_large_shard),
+        cmocka_unit_test(reads_every_golden_row),
+        cmocka_unit_test(reads_a_large_shard),
         cmocka_unit_test(scans_between_long_bounds),
-        cmocka_unit_test(refuses_other_objects),  cmocka_unit_test(takes_tables_of_other_shapes),
-        cmocka_unit_test(takes_values_of_other_types), cmocka_unit_test(takes_real_numbers),
-        cmocka_unit_test(refuses_a_swollen_schema), cmocka_unit_test(a_scan_ends_in_time),
-        cmocka_unit_test(everything_fails_in_turn), cmocka_unit_test(stops),
+        cmocka_unit_test(refuses_other_objects),
+        cmocka_unit_test(takes_tables_of_other_shapes),
+        cmocka_unit_test(takes_values_of_other_types),
+        cmocka_unit_test(takes_real_numbers),
+        cmocka_unit_test(refuses_a_swollen_schema),
+        cmocka_unit_test(a_scan_ends_in_time),
+        cmocka_unit_test(everything_fails_in_turn),
+        cmocka_unit_test(stops),
         cmocka_unit_test(many_at_once),
     };
 

@@ -23,7 +23,7 @@ struct row_set {
     const char *name;
     uint64_t rows;
     bool empty_key;
-    uint32_t key_pad;    /* bytes behind the number */
+    uint32_t key_pad;     /* bytes behind the number */
     uint32_t value, step; /* the value of row i has (value + i * step) % 70001 bytes; row 1's is empty */
 };
 
@@ -52,9 +52,9 @@ struct world {
     struct env env;
     sf_store *inner;
     fault_store *faults;
-    char folder[64];    /* for temporary files */
-    char root[64];      /* of the file store; empty with memory */
-    char path[256];     /* of the shard */
+    char folder[64]; /* for temporary files */
+    char root[64];   /* of the file store; empty with memory */
+    char path[256];  /* of the shard */
     sf_cancel_flag cancel;
     uint64_t part_bytes;
 };
@@ -143,8 +143,8 @@ static sf_sqlite_writer_options options_of(const struct world *w, uint32_t page_
 }
 
 /* The whole build. *r is filled on success only. */
-static sf_status build(struct world *w, const sf_sqlite_writer_options *o, const struct row_set *set, sf_shard_result *r,
-                       sf_error *err)
+static sf_status build(struct world *w, const sf_sqlite_writer_options *o, const struct row_set *set,
+                       sf_shard_result *r, sf_error *err)
 {
     static uint8_t key[KEY_BUF];
     sf_shard_target target = target_of(w);
@@ -167,7 +167,11 @@ static sf_buf *stored(struct world *w, const char *name, char etag[static 128])
 {
     char key[400];
     sf_store_op op = {
-        .verb = SF_STORE_GET, .key = key, .len = SF_STORE_ALL, .max_bytes = 1u << 30, .deadline_ns = SF_NO_DEADLINE,
+        .verb = SF_STORE_GET,
+        .key = key,
+        .len = SF_STORE_ALL,
+        .max_bytes = 1u << 30,
+        .deadline_ns = SF_NO_DEADLINE,
     };
     sf_buf *copy;
 
@@ -200,7 +204,8 @@ static sqlite3 *open_bytes(sf_bytes db)
 
     assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
     assert_int_equal(sqlite3_deserialize(c, "main", (unsigned char *)(uintptr_t)db.p, (sqlite3_int64)db.n,
-                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY),
+                     SQLITE_OK);
     return c;
 }
 
@@ -514,8 +519,9 @@ static void refuses_bad_input(void **state)
             assert_int_equal(sf__shard_writer_add(writer, sf_bytes_of(NULL, 0), sf_bytes_str("2"), &e), SF_INVALID);
             break;
         default: /* refused before a byte of it is looked at */
-            assert_int_equal(sf__shard_writer_add(writer, sf_bytes_str("c"),
-                                                  sf_bytes_of(&zero, SF_SQLITE_MAX_ROW_BYTES), &e), SF_INVALID);
+            assert_int_equal(
+                sf__shard_writer_add(writer, sf_bytes_str("c"), sf_bytes_of(&zero, SF_SQLITE_MAX_ROW_BYTES), &e),
+                SF_INVALID);
         }
         assert_non_null(strstr(e.message, "row 2"));
         assert_int_equal(e.db_id, 3);

@@ -347,18 +347,22 @@ static void walks_all_kinds_of_trees(void **state)
     } cases[] = {
         {"no tables", "PRAGMA user_version=1", 1, 0},
         {"an index b-tree of three levels",
-         "PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;" NUMBERS_TO(3000)
-         "INSERT INTO kv SELECT printf('%08d',i), zeroblob(30) FROM n", 10, 0},
+         "PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;" NUMBERS_TO(
+             3000) "INSERT INTO kv SELECT printf('%08d',i), zeroblob(30) FROM n",
+         10, 0},
         {"a table b-tree with an index",
-         "PRAGMA page_size=1024; CREATE TABLE t (a, b); CREATE INDEX x ON t (b);" NUMBERS_TO(2000)
-         "INSERT INTO t SELECT i, printf('%020d', i) FROM n", 5, 0},
+         "PRAGMA page_size=1024; CREATE TABLE t (a, b); CREATE INDEX x ON t (b);" NUMBERS_TO(
+             2000) "INSERT INTO t SELECT i, printf('%020d', i) FROM n",
+         5, 0},
         {"chains in leaves and interior pages",
-         "PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;" NUMBERS_TO(100)
-         "INSERT INTO kv SELECT printf('%08d',i), zeroblob(2000) FROM n", 2, 100},
+         "PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;" NUMBERS_TO(
+             100) "INSERT INTO kv SELECT printf('%08d',i), zeroblob(2000) FROM n",
+         2, 100},
         {"chains of a table", "CREATE TABLE t (a);" NUMBERS_TO(7) "INSERT INTO t SELECT zeroblob(70000) FROM n", 1, 7},
         {"a schema of many rows, with views, triggers and statistics",
          "CREATE TABLE a (x); CREATE TABLE b (x); CREATE VIEW v AS SELECT * FROM a; CREATE TRIGGER g AFTER INSERT ON a "
-         "BEGIN SELECT 1; END; INSERT INTO b VALUES (1); CREATE INDEX i ON b (x); ANALYZE", 1, 0},
+         "BEGIN SELECT 1; END; INSERT INTO b VALUES (1); CREATE INDEX i ON b (x); ANALYZE",
+         1, 0},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -416,8 +420,9 @@ static void declines_what_cannot_have_one(void **state)
 /* A page that is reached twice, a chain that never ends: refused, not followed. */
 static void refuses_unsound_databases(void **state)
 {
-    sf_buf *db = database("PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;"
-                          NUMBERS_TO(100) "INSERT INTO kv SELECT printf('%08d',i), zeroblob(2000) FROM n"),
+    sf_buf *db = database(
+               "PRAGMA page_size=512; CREATE TABLE kv (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID;" NUMBERS_TO(
+                   100) "INSERT INTO kv SELECT printf('%08d',i), zeroblob(2000) FROM n"),
            *object = NULL;
     size_t refused = 0;
 
@@ -440,10 +445,11 @@ static void refuses_unsound_databases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_the_golden_ones),   cmocka_unit_test(notices_every_damaged_byte),
-        cmocka_unit_test(unpacks_within_its_room), cmocka_unit_test(belongs_to_one_etag),      cmocka_unit_test(refuses_senseless_bodies),
-        cmocka_unit_test(refuses_senseless_heads),  cmocka_unit_test(walks_all_kinds_of_trees),
-        cmocka_unit_test(declines_what_cannot_have_one), cmocka_unit_test(refuses_unsound_databases),
+        cmocka_unit_test(equals_the_golden_ones),    cmocka_unit_test(notices_every_damaged_byte),
+        cmocka_unit_test(unpacks_within_its_room),   cmocka_unit_test(belongs_to_one_etag),
+        cmocka_unit_test(refuses_senseless_bodies),  cmocka_unit_test(refuses_senseless_heads),
+        cmocka_unit_test(walks_all_kinds_of_trees),  cmocka_unit_test(declines_what_cannot_have_one),
+        cmocka_unit_test(refuses_unsound_databases),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

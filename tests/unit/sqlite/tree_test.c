@@ -54,8 +54,7 @@ static sf_buf *leaf(const struct lie *lie)
     sf_store_be(page->data + 5, 2, 16);
     sf_store_be(page->data + 8, 2, 16);
     n += sf__record_varint_put(record + n, SF_RECORD_BLOB + 2);
-    n += sf__record_varint_put(record + n,
-                               SF_RECORD_BLOB + 2 * (lie->payload - 9)); /* and some bytes more, or it fits */
+    n += sf__record_varint_put(record + n, SF_RECORD_BLOB + 2 * (lie->payload - 9)); /* and some bytes more, or it fits */
     record[0] = (uint8_t)n;
     record[n++] = 'k';
     at = sf__record_varint_put(cell, lie->payload);

@@ -194,17 +194,18 @@ void table_read(struct table *t, sf_bytes db)
     *t = (struct table){0};
     assert_int_equal(sqlite3_open(":memory:", &c), SQLITE_OK);
     assert_int_equal(sqlite3_deserialize(c, "main", (unsigned char *)(uintptr_t)db.p, (sqlite3_int64)db.n,
-                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+                                         (sqlite3_int64)db.n, SQLITE_DESERIALIZE_READONLY),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_prepare_v2(c, "SELECT k, v FROM kv ORDER BY k", -1, &s, NULL), SQLITE_OK);
     for (; sqlite3_step(s) == SQLITE_ROW; t->count++) {
         if ((t->count & (t->count - 1)) == 0) {
             t->keys = realloc(t->keys, (2 * t->count + 1) * sizeof(*t->keys));
             t->values = realloc(t->values, (2 * t->count + 1) * sizeof(*t->values));
         }
-        t->keys[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 0),
-                                                                            (size_t)sqlite3_column_bytes(s, 0)));
-        t->values[t->count] = sf__buf_copy(&sf__allocator_default, sf_bytes_of(sqlite3_column_blob(s, 1),
-                                                                              (size_t)sqlite3_column_bytes(s, 1)));
+        t->keys[t->count] = sf__buf_copy(&sf__allocator_default,
+                                         sf_bytes_of(sqlite3_column_blob(s, 0), (size_t)sqlite3_column_bytes(s, 0)));
+        t->values[t->count] = sf__buf_copy(&sf__allocator_default,
+                                           sf_bytes_of(sqlite3_column_blob(s, 1), (size_t)sqlite3_column_bytes(s, 1)));
     }
     sqlite3_finalize(s);
     sqlite3_close(c);

@@ -20,8 +20,8 @@ struct world {
     unsigned refs;       /* of the runtime, without a shard */
     sf_sqlite_mode mode; /* 0: as copies */
     bool uncached;
-    sf_buf *record; /* of the shard, or NULL */
-    bool cancelled; /* openings, when the first step has begun */
+    sf_buf *record;        /* of the shard, or NULL */
+    bool cancelled;        /* openings, when the first step has begun */
     sf_block_cache *cache; /* or NULL: the runtime's */
 };
 
@@ -58,10 +58,10 @@ void begun_cancel(void *arg);
 sf_status open_at(struct world *w, const char *checkpoint, sf_shard **out, sf_error *err);
 sf_shard *opened(struct world *w);
 void put_db(struct world *w, sf_bytes db);
-void put_sidecar(struct world *w, sf_bytes db); /* of the shard.db that is there */
+void put_sidecar(struct world *w, sf_bytes db);        /* of the shard.db that is there */
 sf_status store_ask(sf_store *store, sf_store_op *op); /* blocking */
-sf_buf *store_get(struct world *w);               /* what shard.db is */
-void table_read(struct table *t, sf_bytes db); /* by SQLite itself */
+sf_buf *store_get(struct world *w);                    /* what shard.db is */
+void table_read(struct table *t, sf_bytes db);         /* by SQLite itself */
 void table_free(struct table *t);
 sf_bytes key_at(const struct table *t, size_t i);
 /* All rows backwards, each twice, and absent keys in between, as one operation. */

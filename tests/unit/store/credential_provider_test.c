@@ -12,13 +12,13 @@
 
 #define REPLY(status, headers, body) "HTTP/1.1 " status "\r\nConnection: close\r\n" headers "\r\n" body
 #define OK(body) REPLY("200 OK", "", body)
-#define KEYS(id, token, expiration) \
+#define KEYS(id, token, expiration)                                                                         \
     OK("{\"Code\":\"Success\",\"AccessKeyId\":\"" id "\",\"SecretAccessKey\":\"S3CRET\",\"Token\":\"" token \
        "\",\"Expiration\":\"" expiration "\"}")
-#define ROLE(call) \
-    OK("<" call "Response><" call "Result><Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>S3CRET" \
-       "</SecretAccessKey><SessionToken>T0KEN</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></" \
-       call "Result></" call "Response>")
+#define ROLE(call)                                                                                                              \
+    OK("<" call "Response><" call "Result><Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>S3CRET"                  \
+       "</SecretAccessKey><SessionToken>T0KEN</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></" call \
+       "Result></" call "Response>")
 #define BUSY REPLY("503 Busy", "", "")
 
 /* The time of day of these tests: 2029-12-31T23:00:00Z, one hour before the credentials end. */
@@ -92,7 +92,8 @@ static void fixture_open_on_loop(void *arg)
 
     f->rc = sf__http_new(&f->http, f->loop, f->alloc, 4, NULL);
     if (f->rc == SF_OK)
-        f->rc = sf__credential_provider_new(&f->provider, &f->origin, f->http, NULL, test_now_us, f->loop, f->alloc, NULL);
+        f->rc =
+            sf__credential_provider_new(&f->provider, &f->origin, f->http, NULL, test_now_us, f->loop, f->alloc, NULL);
 }
 
 static sf_status fixture_open(struct fixture *f, const sf_allocator *a, const sf_credential_origin *origin)
@@ -172,10 +173,10 @@ static void every_origin(void **state)
         sf_credential_origin origin;
         const char *endpoint; /* behind the server's address; NULL: none */
         char *file;
-        bool dead;            /* nobody listens */
+        bool dead; /* nobody listens */
         sf_credential_origin base;
         const char *steps[SERVER_STEPS];
-        const char *want;     /* id/token, or the error */
+        const char *want; /* id/token, or the error */
         unsigned requests;
         const char *sent[5];
     } rows[] = {
@@ -390,7 +391,8 @@ static void signature_of(const char *request, const char *secret, const char *re
     assert_int_equal(EVP_Digest(canonical, strlen(canonical), raw, NULL, EVP_sha256(), NULL), 1);
     hex_of(raw, hash);
     snprintf(day, sizeof(day), "%.8s", date);
-    snprintf(to_sign, sizeof(to_sign), "AWS4-HMAC-SHA256\n%s\n%s/%s/%s/aws4_request\n%s", date, day, region, service, hash);
+    snprintf(to_sign, sizeof(to_sign), "AWS4-HMAC-SHA256\n%s\n%s/%s/%s/aws4_request\n%s", date, day, region, service,
+             hash);
     snprintf(key, sizeof(key), "AWS4%s", secret);
     hmac(key, strlen(key), day, raw);
     hmac(raw, 32, region, raw);
@@ -408,10 +410,16 @@ static void roles_are_asked_for_with_a_valid_signature(void **state)
 
     atomic_store(&now, START_US);
     for (size_t i = 0; i < 2; i++) {
-        sf_credential_origin base = {.kind = SF_ORIGIN_GIVEN, .access_key_id = "AKIA", .secret_access_key = "S3CRET/+",
+        sf_credential_origin base = {.kind = SF_ORIGIN_GIVEN,
+                                     .access_key_id = "AKIA",
+                                     .secret_access_key = "S3CRET/+",
                                      .session_token = (char *)tokens[i]};
-        sf_credential_origin origin = {.kind = SF_ORIGIN_ROLE, .role_arn = "arn:aws:iam::1:role/a b+c", .session_name = "m=e",
-                                       .external_id = "x~1", .region = "eu-west-1", .base = &base};
+        sf_credential_origin origin = {.kind = SF_ORIGIN_ROLE,
+                                       .role_arn = "arn:aws:iam::1:role/a b+c",
+                                       .session_name = "m=e",
+                                       .external_id = "x~1",
+                                       .region = "eu-west-1",
+                                       .base = &base};
         struct server server;
         struct fixture f;
         char endpoint[64], wanted[65];
@@ -438,9 +446,7 @@ static sf_credential_origin container(const struct server *s, char endpoint[64])
     return (sf_credential_origin){.kind = SF_ORIGIN_CONTAINER, .endpoint = endpoint};
 }
 
-static void turn(void *arg)
-{
-}
+static void turn(void *arg) {}
 
 static void one_request_for_all_who_wait(void **state)
 {
@@ -468,8 +474,12 @@ static void one_request_for_all_who_wait(void **state)
 
 static void newer_ones_ahead_of_the_end(void **state)
 {
-    static const char *const steps[] = {KEYS("A", "T", "2030-01-01T00:00:00Z"), KEYS("B", "T", "2030-01-01T01:00:00Z"),
-                                        REPLY("500 Oh", "", ""), REPLY("500 Oh", "", ""), REPLY("500 Oh", "", ""), NULL};
+    static const char *const steps[] = {KEYS("A", "T", "2030-01-01T00:00:00Z"),
+                                        KEYS("B", "T", "2030-01-01T01:00:00Z"),
+                                        REPLY("500 Oh", "", ""),
+                                        REPLY("500 Oh", "", ""),
+                                        REPLY("500 Oh", "", ""),
+                                        NULL};
     struct server server;
     struct fixture f;
     struct taker *t;
@@ -595,14 +605,29 @@ static void refused_without_credentials(void **state)
         size_t warnings;
         const char *want; /* NULL: no word of credentials */
     } rows[] = {
-        {"none", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here, there"}, REPLY("403 Forbidden", "", ""), SF_STORE_GET, 1,
+        {"none",
+         {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here, there"},
+         REPLY("403 Forbidden", "", ""),
+         SF_STORE_GET,
+         1,
          "; no credentials were found, the request went unsigned (looked at: here, there)"},
-        {"none, to HEAD", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"}, REPLY("401 Unauthorized", "", ""), SF_STORE_HEAD, 1,
+        {"none, to HEAD",
+         {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"},
+         REPLY("401 Unauthorized", "", ""),
+         SF_STORE_HEAD,
+         1,
          "(looked at: here)"},
-        {"none, nobody has metadata", {.kind = SF_ORIGIN_MACHINE, .optional = true, .endpoint = (char *)"http://127.0.0.1:1",
-         .looked_at = (char *)"here"}, REPLY("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>"), SF_STORE_GET, 1,
+        {"none, nobody has metadata",
+         {.kind = SF_ORIGIN_MACHINE, .optional = true, .endpoint = (char *)"http://127.0.0.1:1", .looked_at = (char *)"here"},
+         REPLY("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>"),
+         SF_STORE_GET,
+         1,
          "AccessDenied; no credentials were found"},
-        {"none, another answer", {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"}, REPLY("404 Not Found", "", ""), SF_STORE_GET, 1,
+        {"none, another answer",
+         {.kind = SF_ORIGIN_NONE, .looked_at = (char *)"here"},
+         REPLY("404 Not Found", "", ""),
+         SF_STORE_GET,
+         1,
          NULL},
         {"anonymous", {.kind = SF_ORIGIN_NONE}, REPLY("403 Forbidden", "", ""), SF_STORE_GET, 0, NULL},
     };
@@ -719,7 +744,11 @@ static void operations_wait_within_their_deadline(void **state)
         r.options.addressing = SF_ADDRESSING_PATH;
         r.origin = container(&keys, endpoint);
         assert_int_equal(bench_open_bucket(&b, &sf__allocator_default, "bkt", &r, test_now_us), SF_OK);
-        b.op = (sf_store_op){.verb = SF_STORE_GET, .key = "k", .len = 1, .done = on_done, .ctx = &b,
+        b.op = (sf_store_op){.verb = SF_STORE_GET,
+                             .key = "k",
+                             .len = 1,
+                             .done = on_done,
+                             .ctx = &b,
                              .deadline_ns = sf__deadline_in_ms(cancelled ? 20000 : 100)};
         on_loop(b.loop, submit_op, &b);
         if (cancelled) {
@@ -745,9 +774,10 @@ static void no_memory_and_no_traces(void **state)
 {
     static const char *const secrets[] = {"S3CRET", "T0KEN", "W3B.TOKEN", "LOG-IN", NULL};
     static const char *const sts[] = {ROLE("AssumeRoleWithWebIdentity"), NULL},
-        *const portal[] = {OK("{\"roleCredentials\":{\"accessKeyId\":\"ASIA\",\"secretAccessKey\":\"S3CRET\","
-                              "\"sessionToken\":\"T0\\u004bEN\",\"expiration\":1893456000000}}"), NULL},
-        *const box[] = {KEYS("ASIA", "T0KEN", "2030-01-01T00:00:00Z"), NULL};
+                             *const portal[] = {OK("{\"roleCredentials\":{\"accessKeyId\":\"ASIA\",\"secretAccessKey\":\"S3CRET\","
+                                                   "\"sessionToken\":\"T0\\u004bEN\",\"expiration\":1893456000000}}"),
+                                                NULL},
+                             *const box[] = {KEYS("ASIA", "T0KEN", "2030-01-01T00:00:00Z"), NULL};
     const struct {
         const char *name;
         sf_credential_origin origin;
@@ -757,8 +787,12 @@ static void no_memory_and_no_traces(void **state)
         {"web identity", {.kind = SF_ORIGIN_WEB_IDENTITY, .role_arn = "r", .session_name = "me"}, sts, token_file},
         {"SSO", {.kind = SF_ORIGIN_SSO, .account = "42", .role_name = "r"}, portal, sso_file},
         {"container", {.kind = SF_ORIGIN_CONTAINER}, box, token_file},
-        {"process", {.kind = SF_ORIGIN_PROCESS, .command = "echo '{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":"
-         "\"S3CRET\",\"SessionToken\":\"T\"}'"}, box, NULL},
+        {"process",
+         {.kind = SF_ORIGIN_PROCESS,
+          .command = "echo '{\"Version\":1,\"AccessKeyId\":\"A\",\"SecretAccessKey\":"
+                     "\"S3CRET\",\"SessionToken\":\"T\"}'"},
+         box,
+         NULL},
         {"source", {.kind = SF_ORIGIN_SOURCE}, box, NULL},
     };
     const sf_credential_source source = {.size = sizeof(source), .get = tell};

@@ -87,7 +87,10 @@ static void source_init(struct source *s, const char *const *answers)
 {
     *s = (struct source){
         .s = {.size = sizeof(s->s), .get = source_get, .retain = source_retain, .release = source_release, .ctx = s},
-        .answers = answers, .asked = GATE_INIT, .go = GATE_INIT, .gone = GATE_INIT,
+        .answers = answers,
+        .asked = GATE_INIT,
+        .go = GATE_INIT,
+        .gone = GATE_INIT,
     };
 }
 
@@ -124,10 +127,10 @@ static void asked_when_the_store_refuses(void **state)
     static const struct {
         const char *name;
         bool seeded;
-        long seed_end;       /* seconds from START_US; 0: not known; LONG_MIN: as early as can be */
+        long seed_end; /* seconds from START_US; 0: not known; LONG_MIN: as early as can be */
         sf_store_verb verb;
-        unsigned runs;       /* of the same operation; the last one is looked at */
-        int pause;           /* seconds between them */
+        unsigned runs; /* of the same operation; the last one is looked at */
+        int pause;     /* seconds between them */
         const char *objects[SERVER_STEPS], *answers[4];
         sf_status rc;
         uint32_t attempts;
@@ -258,8 +261,13 @@ static void other_submit(void *arg)
 
 static void other_run(struct other *o, struct bench *b)
 {
-    *o = (struct other){.b = b, .done = GATE_INIT,
-                        .op = {.verb = SF_STORE_GET, .key = "k", .len = 1, .done = other_done, .ctx = o,
+    *o = (struct other){.b = b,
+                        .done = GATE_INIT,
+                        .op = {.verb = SF_STORE_GET,
+                               .key = "k",
+                               .len = 1,
+                               .done = other_done,
+                               .ctx = o,
                                .deadline_ns = sf__deadline_in_ms(20000)}};
     on_loop(b->loop, other_submit, o);
 }
@@ -387,7 +395,11 @@ static void nobody_waits_for_ever(void **state)
         snprintf(url, sizeof(url), "http://127.0.0.1:%u", server.port);
         source_init(&source, answers);
         store_open(&b, url, &source, false);
-        b.op = (sf_store_op){.verb = SF_STORE_GET, .key = "k", .len = 1, .done = on_done, .ctx = &b,
+        b.op = (sf_store_op){.verb = SF_STORE_GET,
+                             .key = "k",
+                             .len = 1,
+                             .done = on_done,
+                             .ctx = &b,
                              .deadline_ns = sf__deadline_in_ms(rows[i].cancelled ? 20000 : 100)};
         on_loop(b.loop, submit_op, &b);
         gate_wait(&source.asked, 1);
@@ -466,9 +478,12 @@ static void fetch_begin(void *arg)
 {
     struct questions *q = arg;
 
-    q->fetch = sf__credential_fetch_start(&(sf_credential_fetch_job){
-        .origin = &q->origin, .loop = q->loop, .alloc = &sf__allocator_default, .deadline_ns = sf__deadline_in_ms(50),
-        .done = fetch_done, .ctx = q});
+    q->fetch = sf__credential_fetch_start(&(sf_credential_fetch_job){.origin = &q->origin,
+                                                                     .loop = q->loop,
+                                                                     .alloc = &sf__allocator_default,
+                                                                     .deadline_ns = sf__deadline_in_ms(50),
+                                                                     .done = fetch_done,
+                                                                     .ctx = q});
 }
 
 static void credentials_release(void *arg)
@@ -535,9 +550,7 @@ static void hanging_get(void *ctx, sf_credential_answer *answer)
     sf_credential_answer_set(answer, "AAA", "S", NULL, 0);
 }
 
-static void hanging_retain(void *ctx)
-{
-}
+static void hanging_retain(void *ctx) {}
 
 static void hanging_release(void *ctx)
 {
@@ -548,8 +561,8 @@ static void questions_of_stores_that_went(void **state)
 {
     struct questions q = {.done = GATE_INIT, .err = SF_ERROR_INIT};
     struct hanging hanging = {GATE_INIT, GATE_INIT, GATE_INIT};
-    sf_credential_source source = {.size = sizeof(source), .get = hanging_get, .retain = hanging_retain,
-                                   .release = hanging_release, .ctx = &hanging};
+    sf_credential_source source = {
+        .size = sizeof(source), .get = hanging_get, .retain = hanging_retain, .release = hanging_release, .ctx = &hanging};
 
     assert_int_equal(sf__loop_new(&q.loop, &sf__allocator_default, NULL), SF_OK);
     for (unsigned i = 0; i < SF_ASKER_MAX_DROPPED; i++) {
@@ -618,12 +631,9 @@ static void an_answer_on_its_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(asked_when_the_store_refuses),
-        cmocka_unit_test(who_waits_for_others),
-        cmocka_unit_test(asked_ahead_of_the_end),
-        cmocka_unit_test(nobody_waits_for_ever),
-        cmocka_unit_test(one_question_at_a_time),
-        cmocka_unit_test(questions_of_stores_that_went),
+        cmocka_unit_test(asked_when_the_store_refuses), cmocka_unit_test(who_waits_for_others),
+        cmocka_unit_test(asked_ahead_of_the_end),       cmocka_unit_test(nobody_waits_for_ever),
+        cmocka_unit_test(one_question_at_a_time),       cmocka_unit_test(questions_of_stores_that_went),
         cmocka_unit_test(an_answer_on_its_way),
     };
 

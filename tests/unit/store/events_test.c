@@ -125,7 +125,8 @@ static void operations_are_told_apart_in_a_storm(void **state)
 static void operations_that_end(void **state)
 {
     sf_store_events *e = events_new();
-    sf_store_request got[KEPT + 8], one = {.operation = "get", .http_status = 206, .attempts = 1, .bytes = 7, .duration_us = 5, .count = 1};
+    sf_store_request got[KEPT + 8],
+        one = {.operation = "get", .http_status = 206, .attempts = 1, .bytes = 7, .duration_us = 5, .count = 1};
     sf_store_event none[1];
 
     assert_false(sf__store_events_want_requests(NULL));

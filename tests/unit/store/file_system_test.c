@@ -17,17 +17,17 @@
 #include "store/file.h"
 
 static const char *check_row = ""; /* the row of the table, for messages */
-#define CHECK_INT(got, expected)                                                                       \
-    do {                                                                                               \
-        long got_ = (long)(got), expected_ = (long)(expected);                                         \
-        if (got_ != expected_)                                                                         \
-            fail_msg("%s: line %d: %ld, not %ld", check_row, __LINE__, got_, expected_);               \
+#define CHECK_INT(got, expected)                                                         \
+    do {                                                                                 \
+        long got_ = (long)(got), expected_ = (long)(expected);                           \
+        if (got_ != expected_)                                                           \
+            fail_msg("%s: line %d: %ld, not %ld", check_row, __LINE__, got_, expected_); \
     } while (0)
-#define CHECK_TEXT(got, expected)                                                                      \
-    do {                                                                                               \
-        const char *got_ = (got);                                                                      \
-        if (strcmp(got_, expected) != 0)                                                               \
-            fail_msg("%s: line %d: \"%s\", not \"%s\"", check_row, __LINE__, got_, expected);          \
+#define CHECK_TEXT(got, expected)                                                             \
+    do {                                                                                      \
+        const char *got_ = (got);                                                             \
+        if (strcmp(got_, expected) != 0)                                                      \
+            fail_msg("%s: line %d: \"%s\", not \"%s\"", check_row, __LINE__, got_, expected); \
     } while (0)
 
 /* ------------------------------------------------------------------ calls that fail ------------------------------ */
@@ -659,9 +659,10 @@ static const char *listing(struct world *w, const char *prefix, const char *deli
 /* Folders that lead to themselves and to one another, 64 deep and as many ways at each step, are an end to no listing. */
 static void links_lead_nowhere(void **state)
 {
-    static const char *const links[][2] = {{".", "p/empty/a"}, {".", "p/empty/b"}, {"..", "p/empty/c"}, {"../empty", "p/empty/d"},
-                                           {"../../p", "p/full/up"}, {"../../p", "p/full/again"}, {"full", "p/other"},
-                                           {"full/x", "p/file"}, {"nothing", "p/dangling"}};
+    static const char *const links[][2] = {
+        {".", "p/empty/a"},        {".", "p/empty/b"},       {"..", "p/empty/c"},
+        {"../empty", "p/empty/d"}, {"../../p", "p/full/up"}, {"../../p", "p/full/again"},
+        {"full", "p/other"},       {"full/x", "p/file"},     {"nothing", "p/dangling"}};
     struct world w = begin();
 
     (void)state;
@@ -714,8 +715,8 @@ static void killed_puts_are_swept(void **state)
     finish(&list);
     assert_int_equal(list.op.upload_count, 4); /* but as what can be aborted */
     for (size_t i = 0; i < 4; i++) {
-        sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = list.op.uploads[i].key,
-                            .upload_id = list.op.uploads[i].id};
+        sf_store_op drop = {
+            .verb = SF_STORE_MULTIPART_ABORT, .key = list.op.uploads[i].key, .upload_id = list.op.uploads[i].id};
 
         if (strstr(list.op.uploads[i].key, LOCKED_PUT))
             assert_int_equal(run(&w, drop, NULL), SF_OK);

@@ -246,7 +246,9 @@ static uint64_t draw_ns(sf_random *random)
 
     while (i < 5 && at > known[i][0])
         i++;
-    return (uint64_t)((known[i - 1][1] + (known[i][1] - known[i - 1][1]) * (at - known[i - 1][0]) / (known[i][0] - known[i - 1][0])) * (double)MS);
+    return (uint64_t)((known[i - 1][1] +
+                       (known[i][1] - known[i - 1][1]) * (at - known[i - 1][0]) / (known[i][0] - known[i - 1][0])) *
+                      (double)MS);
 }
 
 static int by_time(const void *a, const void *b)
@@ -339,8 +341,9 @@ static void the_tail_is_cut(void **state)
         sf_hedge_stats s;
 
         sf__hedge_get_stats(h, &s);
-        print_message("share %.3f: p999 %.1f to %.1f ms, wave of 128 %.1f to %.1f ms, %.2f %% more requests\n", rows[r].share, plain.p999_ms,
-                      hedged.p999_ms, plain.wave_ms, hedged.wave_ms, 100.0 * (double)s.sent / (READS + WAVES * MOST));
+        print_message("share %.3f: p999 %.1f to %.1f ms, wave of 128 %.1f to %.1f ms, %.2f %% more requests\n",
+                      rows[r].share, plain.p999_ms, hedged.p999_ms, plain.wave_ms, hedged.wave_ms,
+                      100.0 * (double)s.sent / (READS + WAVES * MOST));
         assert_true((double)s.sent <= rows[r].share * (READS + WAVES * MOST));
         assert_true(hedged.p999_ms <= (1 - rows[r].p999) * plain.p999_ms);
         assert_true(hedged.wave_ms <= (1 - rows[r].wave) * plain.wave_ms);
@@ -358,8 +361,8 @@ static void the_tail_is_cut(void **state)
 
 static void what_becomes_of_late_answers_is_noted(void **state)
 {
-    static const sf_store_event_kind kinds[] = {SF_STORE_HEDGE, SF_STORE_HEDGE_WON, SF_STORE_HEDGE_NO_ROOM, SF_STORE_HEDGE_BUDGET,
-                                                SF_STORE_HEDGE_SICK};
+    static const sf_store_event_kind kinds[] = {SF_STORE_HEDGE, SF_STORE_HEDGE_WON, SF_STORE_HEDGE_NO_ROOM,
+                                                SF_STORE_HEDGE_BUDGET, SF_STORE_HEDGE_SICK};
     sf_store_events *events = NULL;
     sf_store_event got[8];
     sf_hedge *h = NULL;

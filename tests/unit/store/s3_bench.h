@@ -74,8 +74,8 @@ static inline void free_http(void *arg)
 }
 
 /* Of bucket `bucket`. On a failure bench_close() is still due. */
-static inline sf_status bench_open_bucket(struct bench *b, const sf_allocator *a, const char *bucket, const sf_s3_resolved *r,
-                                          int64_t (*now_us)(void))
+static inline sf_status bench_open_bucket(struct bench *b, const sf_allocator *a, const char *bucket,
+                                          const sf_s3_resolved *r, int64_t (*now_us)(void))
 {
     sf_s3_hooks hooks = {.on_retry = count_retry, .on_request = count_request, .ctx = b, .now_us = now_us};
     sf_log log = {count_warning, b};

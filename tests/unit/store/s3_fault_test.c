@@ -10,9 +10,17 @@ static const char ACCESS[] = "AKTESTACCESS", SECRET[] = "s3cr3t/KEY", TOKEN[] = 
 static sf_s3_options usual_options(void)
 {
     return (sf_s3_options){
-        .size = sizeof(sf_s3_options), .region = "us-east-1", .addressing = SF_ADDRESSING_PATH, .access_key_id = ACCESS,
-        .secret_access_key = SECRET, .connect_timeout_ms = 5000, .read_timeout_ms = 20000, .max_retries = 3,
-        .retry_base_ms = 1, .retry_cap_ms = 2, .retry_total_ms = 10000,
+        .size = sizeof(sf_s3_options),
+        .region = "us-east-1",
+        .addressing = SF_ADDRESSING_PATH,
+        .access_key_id = ACCESS,
+        .secret_access_key = SECRET,
+        .connect_timeout_ms = 5000,
+        .read_timeout_ms = 20000,
+        .max_retries = 3,
+        .retry_base_ms = 1,
+        .retry_cap_ms = 2,
+        .retry_total_ms = 10000,
     };
 }
 
@@ -46,8 +54,8 @@ static sf_status bench_open(struct bench *b, const sf_allocator *a, const char *
 #define RANGE_4_3 .verb = SF_STORE_GET, .key = "k", .off = 4, .len = 3
 #define WHOLE .verb = SF_STORE_GET, .key = "k", .len = SF_STORE_ALL, .max_bytes = 100
 #define SUFFIX_4 .verb = SF_STORE_GET_SUFFIX, .key = "k", .len = 4
-#define COMPLETE_NEW .verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags, .key_count = 2, \
-    .create_only = true
+#define COMPLETE_NEW \
+    .verb = SF_STORE_MULTIPART_COMPLETE, .key = "k", .upload_id = "u", .keys = etags, .key_count = 2, .create_only = true
 #define OK_567 SIZED("206 Partial Content", "3", "Content-Range: bytes 4-6/10\r\nETag: \"e\"\r\n", "567")
 
 static const char *const etags[] = {"\"e1\"", "\"e2\""}, *const two_keys[] = {"a", "b"};
@@ -302,8 +310,8 @@ static void check_events(const struct fault_case *c, sf_store_events *events)
     for (size_t i = 0; i < n; i++) {
         const sf_store_event *e = &found[i];
 
-        if (e->kind != (i < retries ? SF_STORE_RETRY : SF_STORE_RETRY_EXHAUSTED) || e->attempts != i + 1 || e->count != 1 ||
-            strcmp(e->operation, sf__store_verb_name(c->op.verb)) != 0 || e->delay_ms < 0 ||
+        if (e->kind != (i < retries ? SF_STORE_RETRY : SF_STORE_RETRY_EXHAUSTED) || e->attempts != i + 1 ||
+            e->count != 1 || strcmp(e->operation, sf__store_verb_name(c->op.verb)) != 0 || e->delay_ms < 0 ||
             e->delay_ms > (i < retries ? 2 : 0))
             fail_msg("%s: event %zu: %d, %s, attempt %u, %lld ms, %llu times", c->name, i, (int)e->kind, e->operation,
                      e->attempts, (long long)e->delay_ms, (unsigned long long)e->count);
@@ -316,7 +324,8 @@ static void check_case(const struct fault_case *c, const struct bench *b, const 
     uint32_t wanted_retries = c->attempts > 0 ? c->attempts - 1 : 0;
 
     if (e->code != c->rc || e->attempts != c->attempts || e->http_status != c->http_status)
-        fail_msg("%s: %s, %u attempts, HTTP %d: %s", c->name, sf_status_name(e->code), e->attempts, e->http_status, e->message);
+        fail_msg("%s: %s, %u attempts, HTTP %d: %s", c->name, sf_status_name(e->code), e->attempts, e->http_status,
+                 e->message);
     if (!strstr(e->message, c->message))
         fail_msg("%s: message \"%s\"", c->name, e->message);
     if (strstr(e->message, SECRET) || strstr(e->message, TOKEN))
@@ -329,7 +338,8 @@ static void check_case(const struct fault_case *c, const struct bench *b, const 
         fail_msg("%s: whose the object may be", c->name);
     if (b->http_attempts != c->attempts || b->retries != wanted_retries || s->requests.count != c->attempts)
         fail_msg("%s: %zu attempts, %zu retries, %u requests", c->name, b->http_attempts, b->retries, s->requests.count);
-    if (c->data && (!b->op.data || b->op.data->n != strlen(c->data) || memcmp(b->op.data->data, c->data, b->op.data->n) != 0))
+    if (c->data &&
+        (!b->op.data || b->op.data->n != strlen(c->data) || memcmp(b->op.data->data, c->data, b->op.data->n) != 0))
         fail_msg("%s: other bytes", c->name);
     if (b->op.longer != c->longer)
         fail_msg("%s: an object of %llu bytes", c->name, (unsigned long long)b->op.longer);
@@ -372,17 +382,42 @@ static void addressing_and_signatures(void **state)
         bool anonymous, token;
         const char *has[5], *has_not[2];
     } styles[] = {
-        {"path", "http://127.0.0.1:%u/", SF_ADDRESSING_PATH, false, false,
+        {"path",
+         "http://127.0.0.1:%u/",
+         SF_ADDRESSING_PATH,
+         false,
+         false,
          {"HEAD /bkt/k HTTP/1.1\r\n", "AWS4-HMAC-SHA256 Credential=AKTESTACCESS/", "/us-east-1/s3/aws4_request",
           "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n",
-          "SignedHeaders=host;x-amz-content-sha256;x-amz-date, " /* what is signed is sent */}, {TOKEN, SECRET}},
-        {"path below a prefix", "http://127.0.0.1:%u/some/where/", SF_ADDRESSING_PATH, false, false,
-         {"HEAD /some/where/bkt/k HTTP/1.1\r\n"}, {TOKEN, SECRET}},
-        {"virtual", "http://localhost:%u", SF_ADDRESSING_VIRTUAL, false, false,
-         {"HEAD /k HTTP/1.1\r\n", "Host: bkt.localhost:"}, {TOKEN, SECRET}},
-        {"token", "http://127.0.0.1:%u", SF_ADDRESSING_PATH, false, true,
-         {"x-amz-security-token: session-token\r\n", "x-amz-security-token, "}, {SECRET, "x-amz-nothing"}},
-        {"anonymous", "http://127.0.0.1:%u", SF_ADDRESSING_PATH, true, true, {"HEAD /bkt/k HTTP/1.1\r\n"},
+          "SignedHeaders=host;x-amz-content-sha256;x-amz-date, " /* what is signed is sent */},
+         {TOKEN, SECRET}},
+        {"path below a prefix",
+         "http://127.0.0.1:%u/some/where/",
+         SF_ADDRESSING_PATH,
+         false,
+         false,
+         {"HEAD /some/where/bkt/k HTTP/1.1\r\n"},
+         {TOKEN, SECRET}},
+        {"virtual",
+         "http://localhost:%u",
+         SF_ADDRESSING_VIRTUAL,
+         false,
+         false,
+         {"HEAD /k HTTP/1.1\r\n", "Host: bkt.localhost:"},
+         {TOKEN, SECRET}},
+        {"token",
+         "http://127.0.0.1:%u",
+         SF_ADDRESSING_PATH,
+         false,
+         true,
+         {"x-amz-security-token: session-token\r\n", "x-amz-security-token, "},
+         {SECRET, "x-amz-nothing"}},
+        {"anonymous",
+         "http://127.0.0.1:%u",
+         SF_ADDRESSING_PATH,
+         true,
+         true,
+         {"HEAD /bkt/k HTTP/1.1\r\n"},
          {"Authorization", "x-amz-"}},
     };
     static const char *const steps[] = {SIZED("200 OK", "1", "", ""), NULL};
@@ -423,8 +458,10 @@ static void addressing_and_signatures(void **state)
 #define NOT_THERE SIZED("404 Not Found", "0", "", "")
 #define GONE REPLY("204 No Content", "", "")
 #define LAST_BYTE(range) SIZED("206 Partial Content", "1", "ETag: \"e\"\r\nContent-Range: bytes " range "\r\n", "x")
-#define PAGE(more, rest) REPLY("200 OK", "", "<ListBucketResult><IsTruncated>" more "</IsTruncated><Contents><Key>p/a</Key>" \
-                               "<Size>1</Size></Contents>" rest "</ListBucketResult>")
+#define PAGE(more, rest)                                                                  \
+    REPLY("200 OK", "",                                                                   \
+          "<ListBucketResult><IsTruncated>" more "</IsTruncated><Contents><Key>p/a</Key>" \
+          "<Size>1</Size></Contents>" rest "</ListBucketResult>")
 
 /* Asked in another form, which of the two requests tells what is reported. */
 static const struct other_way {
@@ -522,7 +559,8 @@ static void another_form(void **state)
         struct bench b;
 
         server_start(&server, w->steps, false);
-        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()),
+                         SF_OK);
         bench_run(&b, &w->op);
         server_stop(&server);
         requests_of(&server, requests, sizeof(requests));
@@ -552,12 +590,25 @@ static void what_a_store_cannot_is_remembered(void **state)
         {"create", {CREATE}, {NOT_IMPLEMENTED, NOT_THERE, STORED, NOT_THERE, STORED}, 2, "PUT* HEAD PUT HEAD PUT "},
         {"create, perhaps", {CREATE}, {PROXY, NOT_THERE, STORED, STORED}, 2, "PUT* HEAD PUT PUT* "},
         {"delete", {DELETE_TWO}, {NOT_IMPLEMENTED, GONE, GONE, GONE, GONE}, 2, "POST DELETE DELETE DELETE DELETE "},
-        {"complete, perhaps", {COMPLETE_NEW}, {PROXY, REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY,
-         REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY, REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"),
-         REPLY("200 OK", "", "<CompleteMultipartUploadResult/>")}, 4, "POST* POST POST* POST POST* POST POST "},
-        {"list", {.verb = SF_STORE_LIST, .key = "p/"}, {NOT_IMPLEMENTED, PAGE("false", ""), PAGE("false", "")}, 2, "GET GET GET "},
-        {"head", {HEAD}, {REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"),
-         REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), LAST_BYTE("8-8/9")}, 4, "HEAD GET HEAD GET HEAD GET GET "},
+        {"complete, perhaps",
+         {COMPLETE_NEW},
+         {PROXY, REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY,
+          REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), PROXY,
+          REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"),
+          REPLY("200 OK", "", "<CompleteMultipartUploadResult/>")},
+         4,
+         "POST* POST POST* POST POST* POST POST "},
+        {"list",
+         {.verb = SF_STORE_LIST, .key = "p/"},
+         {NOT_IMPLEMENTED, PAGE("false", ""), PAGE("false", "")},
+         2,
+         "GET GET GET "},
+        {"head",
+         {HEAD},
+         {REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"),
+          REPLY("200 OK", "", ""), LAST_BYTE("8-8/9"), LAST_BYTE("8-8/9")},
+         4,
+         "HEAD GET HEAD GET HEAD GET GET "},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -566,7 +617,8 @@ static void what_a_store_cannot_is_remembered(void **state)
         struct bench b;
 
         server_start(&server, rows[i].steps, false);
-        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()),
+                         SF_OK);
         for (int n = 0; n < rows[i].runs; n++) {
             bench_run(&b, &rows[i].op);
             if (b.error.code != SF_OK)
@@ -584,10 +636,21 @@ static void what_a_store_cannot_is_remembered(void **state)
 /* What a bucket may demand of every request, and of every body. */
 static void what_every_request_carries(void **state)
 {
-    static const sf_store_op ops[] = {{RANGE_4_3}, {HEAD}, {CREATE}, {DELETE_TWO}, {.verb = SF_STORE_DELETE, .key = "k"},
-        {.verb = SF_STORE_LIST, .key = "p/"}, {.verb = SF_STORE_MULTIPART_CREATE, .key = "k"}, {COMPLETE_NEW}, {.verb =
-        SF_STORE_MULTIPART_PART, .key = "k", .upload_id = "u", .part_number = 1, .body = {(const uint8_t *)"body", 4}},
-        {.verb = SF_STORE_MULTIPART_ABORT, .key = "k", .upload_id = "u"}, {.verb = SF_STORE_MULTIPART_LIST, .key = "p/"}};
+    static const sf_store_op ops[] = {{RANGE_4_3},
+                                      {HEAD},
+                                      {CREATE},
+                                      {DELETE_TWO},
+                                      {.verb = SF_STORE_DELETE, .key = "k"},
+                                      {.verb = SF_STORE_LIST, .key = "p/"},
+                                      {.verb = SF_STORE_MULTIPART_CREATE, .key = "k"},
+                                      {COMPLETE_NEW},
+                                      {.verb = SF_STORE_MULTIPART_PART,
+                                       .key = "k",
+                                       .upload_id = "u",
+                                       .part_number = 1,
+                                       .body = {(const uint8_t *)"body", 4}},
+                                      {.verb = SF_STORE_MULTIPART_ABORT, .key = "k", .upload_id = "u"},
+                                      {.verb = SF_STORE_MULTIPART_LIST, .key = "p/"}};
 
     for (size_t i = 0; i < 2 * sizeof(ops) / sizeof(ops[0]); i++) {
         static const char *const steps[] = {SIZED("403 No", "0", "", ""), NULL};
@@ -622,13 +685,22 @@ static void pages_behind_a_key(void **state)
         size_t entries;
         sf_status rc;
     } rows[] = {
-        {"an answer of the first way", {PAGE("true", "<NextMarker>p/b</NextMarker>"), PAGE("false", "")},
-         "encoding-type=url&list-type=2&marker=p%2Fb&prefix=p%2F&start-after=p%2Fb ", 2, SF_OK},
+        {"an answer of the first way",
+         {PAGE("true", "<NextMarker>p/b</NextMarker>"), PAGE("false", "")},
+         "encoding-type=url&list-type=2&marker=p%2Fb&prefix=p%2F&start-after=p%2Fb ",
+         2,
+         SF_OK},
         {"without a marker", {PAGE("true", ""), PAGE("false", "")}, "&marker=p%2Fa&", 2, SF_OK},
-        {"an encoded one", {PAGE("true", "<EncodingType>url</EncodingType><NextMarker>p/a%20b</NextMarker>"), PAGE("false", "")},
-         "&marker=p%2Fa%20b&", 2, SF_OK},
+        {"an encoded one",
+         {PAGE("true", "<EncodingType>url</EncodingType><NextMarker>p/a%20b</NextMarker>"), PAGE("false", "")},
+         "&marker=p%2Fa%20b&",
+         2,
+         SF_OK},
         {"the same page for ever", {PAGE("true", ""), PAGE("true", "")}, "", 0, SF_IO},
-        {"an end that is none", {REPLY("200 OK", "", "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")}, "", 0,
+        {"an end that is none",
+         {REPLY("200 OK", "", "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")},
+         "",
+         0,
          SF_IO},
     };
 
@@ -666,9 +738,9 @@ static void pages_behind_a_key(void **state)
 /* What the store cannot do it is asked once. */
 static void no_conditions_are_noticed_once(void **state)
 {
-    static const char *const steps[] = {XML_ERROR("501 Not Implemented", "NotImplemented", ""),
-        REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"),
-        XML_ERROR("412 No", "PreconditionFailed", ""), NULL};
+    static const char *const steps[] = {
+        XML_ERROR("501 Not Implemented", "NotImplemented", ""), REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"),
+        REPLY("200 OK", "", "<CompleteMultipartUploadResult/>"), XML_ERROR("412 No", "PreconditionFailed", ""), NULL};
     const sf_store_op complete = {COMPLETE_NEW}, put = {.verb = SF_STORE_PUT, .key = "k", .create_only = true};
     struct server server;
     unsigned conditions = 0;
@@ -810,7 +882,8 @@ static void cancelling(void **state)
         struct bench b;
 
         server_start(&server, whens[i].steps, false);
-        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()), SF_OK);
+        assert_int_equal(bench_open(&b, &sf__allocator_default, "http://127.0.0.1:%u", server.port, usual_options()),
+                         SF_OK);
         b.op = (sf_store_op){RANGE_4_3, .done = on_done, .ctx = &b, .deadline_ns = sf__deadline_in_ms(20000)};
         if (whens[i].when == CANCEL_REFUSED)
             b.op.if_match = "\r\n";
@@ -835,8 +908,10 @@ static void cancelling(void **state)
 
 static void no_memory(void **state)
 {
-    static const char *const steps[] = {REPLY("200 OK", "ETag: \"e\"\r\n",
-        "<ListBucketResult><Contents><Key>b</Key><Size>1</Size></Contents></ListBucketResult>"), NULL};
+    static const char *const steps[] = {
+        REPLY("200 OK", "ETag: \"e\"\r\n",
+              "<ListBucketResult><Contents><Key>b</Key><Size>1</Size></Contents></ListBucketResult>"),
+        NULL};
     struct server server;
 
     server_start(&server, steps, true);

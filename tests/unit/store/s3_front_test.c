@@ -36,7 +36,8 @@ static const char *front_ask(const char *method, const char *target, const char 
 
     at.sin_port = htons((uint16_t)atoi(strrchr(must_env("SF_TEST_FRONT_ENDPOINT"), ':') + 1));
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nContent-Length: %zu\r\n\r\n%s", method, target, strlen(body), body);
+    snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nContent-Length: %zu\r\n\r\n%s", method, target, strlen(body),
+             body);
     assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
     do {
         ssize_t got = recv(fd, reply + n, sizeof(reply) - 1 - n, 0);
@@ -277,7 +278,8 @@ static void an_answer_lost_on_a_kept_connection(void **state)
     open_front(&b, &o);
     bench_run(&b, &(sf_store_op){.verb = SF_STORE_HEAD, .key = "front/ten"});
     front_plan("[{\"reset\": -1}]");
-    bench_run(&b, &(sf_store_op){.verb = SF_STORE_PUT, .key = "front/kept", .body = sf_bytes_str("x"), .create_only = true});
+    bench_run(&b,
+              &(sf_store_op){.verb = SF_STORE_PUT, .key = "front/kept", .body = sf_bytes_str("x"), .create_only = true});
     if (b.error.code != SF_CONFLICT || !strstr(b.error.message, "may have succeeded"))
         fail_msg("%s: %s", sf_status_name(b.error.code), b.error.message);
     assert_int_equal(b.error.attempts, 1);
@@ -333,8 +335,8 @@ static void completing_what_is_to_be_new(void **state)
         {"the answer is lost", "[{" COMPLETING ", \"reset\": -1}]", false, SF_OK, 2},
         {"busy", "[{" COMPLETING ", \"status\": 503}]", false, SF_OK, 2},
         {"no conditions here", "[{" COMPLETING ", \"status\": 501, \"code\": \"NotImplemented\"}]", false, SF_OK, 2},
-        {"another writer at the same instant", "[{" COMPLETING ", \"status\": 409, \"code\": \"ConditionalRequestConflict\"}]",
-         false, SF_CONFLICT, 1},
+        {"another writer at the same instant",
+         "[{" COMPLETING ", \"status\": 409, \"code\": \"ConditionalRequestConflict\"}]", false, SF_CONFLICT, 1},
         {"another writer after the look", "[{\"match\": \"HEAD\", \"status\": 404}]", true, SF_CONFLICT, 1},
         {"another writer before it", "[]", true, SF_CONFLICT, 0},
     };
@@ -410,8 +412,12 @@ static void many_prepare(struct many *m, struct bench *b)
     *m = (struct many){.b = b, .done = GATE_INIT};
     for (size_t i = 0; i < 8; i++) {
         snprintf(m->keys[i], sizeof(m->keys[i]), "front/many/%zu", i);
-        m->ops[i] = (sf_store_op){.verb = SF_STORE_GET, .key = m->keys[i], .len = 1, .deadline_ns = sf__deadline_in_ms(20000),
-                                  .done = many_done, .ctx = m};
+        m->ops[i] = (sf_store_op){.verb = SF_STORE_GET,
+                                  .key = m->keys[i],
+                                  .len = 1,
+                                  .deadline_ns = sf__deadline_in_ms(20000),
+                                  .done = many_done,
+                                  .ctx = m};
     }
 }
 
@@ -455,8 +461,9 @@ static void replies_out_of_order(void **state)
 static void cancelling_in_trouble(void **state)
 {
     static const char *const plans[] = {
-        "[{\"stall\": -1, \"times\": -1}]", "[{\"stall\": 0, \"times\": -1}]", "[{\"latency\": 10, \"times\": -1}]",
-        "[{\"status\": 503, \"retry_after\": 10, \"times\": -1}]", "[{\"drip\": 0.05, \"times\": -1}]",
+        "[{\"stall\": -1, \"times\": -1}]",   "[{\"stall\": 0, \"times\": -1}]",
+        "[{\"latency\": 10, \"times\": -1}]", "[{\"status\": 503, \"retry_after\": 10, \"times\": -1}]",
+        "[{\"drip\": 0.05, \"times\": -1}]",
     };
 
     put_many();
@@ -485,9 +492,9 @@ static void cancelling_in_trouble(void **state)
 
 int main(void)
 {
-    static const char *const inherited[] = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
-        "no_proxy", "NO_PROXY",
-        "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"};
+    static const char *const inherited[] = {"http_proxy",       "HTTP_PROXY",   "https_proxy", "HTTPS_PROXY",
+                                            "all_proxy",        "ALL_PROXY",    "no_proxy",    "NO_PROXY",
+                                            "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults),
         cmocka_unit_test(an_answer_lost_on_a_kept_connection),

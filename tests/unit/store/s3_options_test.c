@@ -57,33 +57,34 @@ static int make_files(void **state)
                               "[work]\naws_access_key_id = WORKID\naws_secret_access_key = WORK/SECRET+=\n"
                               "aws_session_token = WORKTOKEN\nregion = cred-region\n"
                               "[half]\naws_access_key_id = HALFID\n");
-    write_file("config", "[default]\nregion = file-region\n"
-                         "[profile work]\nregion = work-region\naws_access_key_id = NOTTHIS\nendpoint_url = http://plain:1\n"
-                         "services = local\ns3 =\n  addressing_style = virtual\n"
-                         "[services local]\ns3 =\n  endpoint_url = http://services:2/pre\n"
-                         "[profile role]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = work\n"
-                         "[profile role-of-role]\nrole_arn = arn:aws:iam::1:role/y\nsource_profile = role\nrole_session_name = me\n"
-                         "[profile self]\nrole_arn = arn:z\nsource_profile = self\naws_access_key_id = SELFID\n"
-                         "aws_secret_access_key = s\n"
-                         "[profile env-role]\nrole_arn = arn:e\ncredential_source = Environment\n"
-                         "[profile circle]\nrole_arn = arn:c\nsource_profile = circle2\n"
-                         "[profile circle2]\nrole_arn = arn:c\nsource_profile = circle\n"
-                         "[profile of-nobody]\nrole_arn = arn:c\nsource_profile = nope\n"
-                         "[profile alone]\nrole_arn = arn:c\n"
-                         "[profile somewhere]\nrole_arn = arn:c\ncredential_source = Somewhere\n"
-                         "[profile web]\nrole_arn = arn:p\nweb_identity_token_file = /token\n"
-                         "[sso-session corp]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-2\n"
-                         "[profile sso]\nsso_session = corp\nsso_account_id = 42\nsso_role_name = reader\n"
-                         "[profile old-sso]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-2\n"
-                         "sso_account_id = 42\nsso_role_name = reader\n"
-                         "[profile half-sso]\nsso_session = corp\n"
-                         "[profile process]\ncredential_process = get 'some keys'\n"
-                         "[profile gov]\nregion = us-gov-west-1\nuse_fips_endpoint = true\nuse_dualstack_endpoint = false\n"
-                         "s3 =\n  use_dualstack_endpoint = true\n"
-                         "[profile ignoring]\nignore_configured_endpoint_urls = true\nendpoint_url = http://ignored\n"
-                         "[profile own-sts]\nrole_arn = arn:s\nsource_profile = work\nservices = fleet\nendpoint_url = http://all:5\n"
-                         "[services fleet]\nsts =\n  endpoint_url = http://sts:5/\n"
-                         "[profile empty]\n region = us-west-2\n");
+    write_file("config",
+               "[default]\nregion = file-region\n"
+               "[profile work]\nregion = work-region\naws_access_key_id = NOTTHIS\nendpoint_url = http://plain:1\n"
+               "services = local\ns3 =\n  addressing_style = virtual\n"
+               "[services local]\ns3 =\n  endpoint_url = http://services:2/pre\n"
+               "[profile role]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = work\n"
+               "[profile role-of-role]\nrole_arn = arn:aws:iam::1:role/y\nsource_profile = role\nrole_session_name = me\n"
+               "[profile self]\nrole_arn = arn:z\nsource_profile = self\naws_access_key_id = SELFID\n"
+               "aws_secret_access_key = s\n"
+               "[profile env-role]\nrole_arn = arn:e\ncredential_source = Environment\n"
+               "[profile circle]\nrole_arn = arn:c\nsource_profile = circle2\n"
+               "[profile circle2]\nrole_arn = arn:c\nsource_profile = circle\n"
+               "[profile of-nobody]\nrole_arn = arn:c\nsource_profile = nope\n"
+               "[profile alone]\nrole_arn = arn:c\n"
+               "[profile somewhere]\nrole_arn = arn:c\ncredential_source = Somewhere\n"
+               "[profile web]\nrole_arn = arn:p\nweb_identity_token_file = /token\n"
+               "[sso-session corp]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-2\n"
+               "[profile sso]\nsso_session = corp\nsso_account_id = 42\nsso_role_name = reader\n"
+               "[profile old-sso]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-2\n"
+               "sso_account_id = 42\nsso_role_name = reader\n"
+               "[profile half-sso]\nsso_session = corp\n"
+               "[profile process]\ncredential_process = get 'some keys'\n"
+               "[profile gov]\nregion = us-gov-west-1\nuse_fips_endpoint = true\nuse_dualstack_endpoint = false\n"
+               "s3 =\n  use_dualstack_endpoint = true\n"
+               "[profile ignoring]\nignore_configured_endpoint_urls = true\nendpoint_url = http://ignored\n"
+               "[profile own-sts]\nrole_arn = arn:s\nsource_profile = work\nservices = fleet\nendpoint_url = http://all:5\n"
+               "[services fleet]\nsts =\n  endpoint_url = http://sts:5/\n"
+               "[profile empty]\n region = us-west-2\n");
     write_file("other", "[default]\naws_access_key_id = OTHERID\naws_secret_access_key = OTHERSECRET\n");
     return 0;
 }
@@ -147,16 +148,23 @@ static void describe(char *to, size_t n, const sf_s3_resolved *r)
     assert_null(s->secret_access_key);
     assert_null(s->session_token);
     if (o->access_key_id)
-        snprintf(keys, sizeof(keys), "%s%s/%s/%s", o->kind == SF_ORIGIN_SOURCE ? "provider " : "", o->access_key_id, o->secret_access_key,
-                 o->session_token ? o->session_token : "-");
+        snprintf(keys, sizeof(keys), "%s%s/%s/%s", o->kind == SF_ORIGIN_SOURCE ? "provider " : "", o->access_key_id,
+                 o->secret_access_key, o->session_token ? o->session_token : "-");
     else if (o->kind == SF_ORIGIN_MACHINE && o->optional && strcmp(o->endpoint, "http://169.254.169.254") == 0)
         snprintf(keys, sizeof(keys), "-/-/-");
     else
         snprintf(keys, sizeof(keys), "%s(%s %s %s %s%s)", sf__origin_name(o->kind), o->endpoint ? o->endpoint : "-",
-                 o->role_arn ? o->role_arn : o->role_name ? o->role_name : o->command ? o->command : "-",
-                 o->session_name ? o->session_name : o->account ? o->account : o->authorization ? o->authorization : "-",
+                 o->role_arn    ? o->role_arn
+                 : o->role_name ? o->role_name
+                 : o->command   ? o->command
+                                : "-",
+                 o->session_name    ? o->session_name
+                 : o->account       ? o->account
+                 : o->authorization ? o->authorization
+                                    : "-",
                  o->file ? strstr(o->file, "/.aws/") ? strstr(o->file, "/.aws/") : o->file : "-",
-                 o->base ? o->base->kind == SF_ORIGIN_GIVEN ? o->base->access_key_id : sf__origin_name(o->base->kind) : "");
+                 o->base ? o->base->kind == SF_ORIGIN_GIVEN ? o->base->access_key_id : sf__origin_name(o->base->kind)
+                         : "");
     snprintf(to, n, "%s@%s %s %s", keys, s->region, s->endpoint_url,
              s->addressing == SF_ADDRESSING_VIRTUAL ? "virtual" : "path");
 }
@@ -386,14 +394,19 @@ static void where_they_were_found(void **state)
         const char *want;
     } rows[] = {
         {ARGUMENTS(.access_key_id = "A", .secret_access_key = "B"), {0}, "keys of the options"},
-        {ARGUMENTS(), {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T"},
+        {ARGUMENTS(),
+         {"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T"},
          "keys with a session token of the environment"},
         {ARGUMENTS(), {0}, "keys of profile \"default\" in FOLDER/.aws/credentials"},
-        {ARGUMENTS(), {"AWS_PROFILE=role"},
+        {ARGUMENTS(),
+         {"AWS_PROFILE=role"},
          "assumed role of profile \"role\", arn:aws:iam::1:role/x, with keys with a session token of profile \"work\" in FOLDER/.aws/credentials"},
-        {ARGUMENTS(), {"AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:w"}, "web identity of the environment, arn:w, by /t"},
+        {ARGUMENTS(),
+         {"AWS_WEB_IDENTITY_TOKEN_FILE=/t", "AWS_ROLE_ARN=arn:w"},
+         "web identity of the environment, arn:w, by /t"},
         {ARGUMENTS(), {"AWS_PROFILE=web"}, "web identity of profile \"web\", arn:p, by /token"},
-        {ARGUMENTS(), {"AWS_PROFILE=sso"},
+        {ARGUMENTS(),
+         {"AWS_PROFILE=sso"},
          "SSO of profile \"sso\", by FOLDER/.aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json"},
         {ARGUMENTS(), {"AWS_PROFILE=process"}, "credential_process of profile \"process\""},
         {ARGUMENTS(), {NO_HOME, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/x"}, "container endpoint"},
@@ -431,13 +444,17 @@ static void where_was_looked(void **state)
         bool anonymous;
         const char *want; /* NULL: nothing to say */
     } rows[] = {
-        {{"AWS_PROFILE=empty", "AWS_EC2_METADATA_DISABLED=true"}, false,
+        {{"AWS_PROFILE=empty", "AWS_EC2_METADATA_DISABLED=true"},
+         false,
          "the environment, FOLDER/.aws/credentials (no [empty]), FOLDER/.aws/config (no keys in [empty]), not the instance "
          "metadata (AWS_EC2_METADATA_DISABLED)"},
-        {{"AWS_SHARED_CREDENTIALS_FILE=~/.aws", "AWS_CONFIG_FILE=~/none"}, false,
+        {{"AWS_SHARED_CREDENTIALS_FILE=~/.aws", "AWS_CONFIG_FILE=~/none"},
+         false,
          "the environment, FOLDER/.aws (a folder), FOLDER/none (no such file), the instance metadata at "
          "http://169.254.169.254"},
-        {{"HOME="}, false, "the environment, ~/.aws/credentials (HOME is not set), ~/.aws/config (HOME is not set), the "
+        {{"HOME="},
+         false,
+         "the environment, ~/.aws/credentials (HOME is not set), ~/.aws/config (HOME is not set), the "
          "instance metadata at http://169.254.169.254"},
         {{"AWS_ACCESS_KEY_ID=E", "AWS_SECRET_ACCESS_KEY=S"}, false, NULL},
         {{NO_HOME}, true, NULL},
@@ -505,8 +522,8 @@ static void no_memory_and_no_traces(void **state)
 {
     static const char *const secrets[] = {"WORK/SECRET", NULL};
     const char *env[] = {home, "AWS_PROFILE=work", NULL};
-    const sf_s3_options asked = ARGUMENTS(.region = "r", .access_key_id = "A", .secret_access_key = "WORK/SECRET",
-                                          .credential_source = &source);
+    const sf_s3_options asked =
+        ARGUMENTS(.region = "r", .access_key_id = "A", .secret_access_key = "WORK/SECRET", .credential_source = &source);
 
     for (long nth = 0;; nth++) {
         struct watcher w;
@@ -552,7 +569,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resolving),
-        cmocka_unit_test(where_they_were_found), cmocka_unit_test(where_was_looked), cmocka_unit_test(numbers_and_sizes),
+        cmocka_unit_test(where_they_were_found),
+        cmocka_unit_test(where_was_looked),
+        cmocka_unit_test(numbers_and_sizes),
         cmocka_unit_test(no_memory_and_no_traces),
     };
 

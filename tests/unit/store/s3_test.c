@@ -139,8 +139,13 @@ static void listing_start(void *arg)
 static void list_all(struct bench *b, struct listing *g, const char *prefix, const char *delimiter, const char *after)
 {
     *g = (struct listing){.gate = GATE_INIT};
-    g->l = (sf_store_listing){.store = b->store, .prefix = prefix, .delimiter = delimiter, .start_after = after,
-                              .deadline_ns = sf__deadline_in_ms(20000), .done = listing_done, .ctx = g};
+    g->l = (sf_store_listing){.store = b->store,
+                              .prefix = prefix,
+                              .delimiter = delimiter,
+                              .start_after = after,
+                              .deadline_ns = sf__deadline_in_ms(20000),
+                              .done = listing_done,
+                              .ctx = g};
     on_loop(b->loop, listing_start, g);
     gate_wait(&g->gate, 1);
     if (g->error.code != SF_OK)
@@ -193,7 +198,9 @@ static const char *const odd_keys[] = {
     "odd/run_id=0a/db=00001/attempt=00/manifest/00000000000000000001.manifest",
     "odd/manifests/2026-01-02T03:04:05.678901Z_run_id=r1/manifest",
     "odd/with space/x y",
-    "odd/\xc3\xbcn\xc3\xaf" "c\xc3\xb6" "de/\xe2\x9c\x93/\xe6\x97\xa5\xe6\x9c\xac/\xf0\x9f\x90\x98",
+    "odd/\xc3\xbcn\xc3\xaf"
+    "c\xc3\xb6"
+    "de/\xe2\x9c\x93/\xe6\x97\xa5\xe6\x9c\xac/\xf0\x9f\x90\x98",
     "odd/100%",
     "odd/per%20cent%2Fslash",
     "odd/plus+sign",
@@ -236,7 +243,8 @@ static void odd_keys_make_the_round(void **state)
         must(b, odd_keys[i], (sf_store_op){.verb = SF_STORE_DELETE, .key = odd_keys[i]});
         assert_int_equal(run(b, (sf_store_op){.verb = SF_STORE_HEAD, .key = odd_keys[i]}), SF_NOT_FOUND);
     }
-    must(b, "delete many", (sf_store_op){.verb = SF_STORE_DELETE_MANY, .key = "", .keys = odd_keys, .key_count = ODD_KEYS});
+    must(b, "delete many",
+         (sf_store_op){.verb = SF_STORE_DELETE_MANY, .key = "", .keys = odd_keys, .key_count = ODD_KEYS});
     assert_string_equal(list_text(b, "odd/", NULL, NULL), "");
 }
 
@@ -267,8 +275,11 @@ static void ranges(void **state)
     must_put(b, "ranges/ten", "0123456789");
     must_put(b, "ranges/none", "");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        sf_status rc = run(b, (sf_store_op){.verb = rows[i].verb, .key = "ranges/ten", .off = rows[i].off,
-                                            .len = rows[i].len, .max_bytes = rows[i].max});
+        sf_status rc = run(b, (sf_store_op){.verb = rows[i].verb,
+                                            .key = "ranges/ten",
+                                            .off = rows[i].off,
+                                            .len = rows[i].len,
+                                            .max_bytes = rows[i].max});
 
         if (rc != rows[i].rc)
             fail_msg("%s: %s: %s", rows[i].name, sf_status_name(rc), b->error.message);
@@ -333,7 +344,8 @@ static void conditional_puts(void **state)
     expect_data(b, "get", "two", 3);
     get.if_match = first;
     assert_int_equal(run(b, get), SF_CONFLICT);
-    get = (sf_store_op){.verb = SF_STORE_GET, .key = "cond/_CURRENT", .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = second};
+    get = (sf_store_op){
+        .verb = SF_STORE_GET, .key = "cond/_CURRENT", .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = second};
     must(b, "get what has not changed", get);
     assert_true(b->op.not_modified);
     expect_data(b, "get what has not changed", "", SF_STORE_ALL);
@@ -356,18 +368,23 @@ static void multipart(void **state)
     char id[512], first[128], second[128];
     const char *etags[2] = {first, second};
     uint8_t *big = malloc(PART);
-    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "up/k=1 %", .upload_id = id, .keys = etags,
-                            .key_count = 2};
+    sf_store_op complete = {
+        .verb = SF_STORE_MULTIPART_COMPLETE, .key = "up/k=1 %", .upload_id = id, .keys = etags, .key_count = 2};
 
     memset(big, 'b', PART);
     must(b, "create", (sf_store_op){.verb = SF_STORE_MULTIPART_CREATE, .key = complete.key, .content_type = "x/y"});
     snprintf(id, sizeof(id), "%s", b->op.upload_id_out);
     sf__store_op_cleanup(&b->op, heap);
-    must(b, "part 2", (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id,
-                                    .part_number = 2, .body = sf_bytes_str("the end")});
+    must(b, "part 2",
+         (sf_store_op){.verb = SF_STORE_MULTIPART_PART,
+                       .key = complete.key,
+                       .upload_id = id,
+                       .part_number = 2,
+                       .body = sf_bytes_str("the end")});
     strcpy(second, b->op.etag);
-    must(b, "part 1", (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id,
-                                    .part_number = 1, .body = {big, PART}});
+    must(b, "part 1",
+         (sf_store_op){
+             .verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id, .part_number = 1, .body = {big, PART}});
     strcpy(first, b->op.etag);
     assert_string_equal(list_text(b, "up/", NULL, NULL), "");
     etags[0] = second;
@@ -379,8 +396,12 @@ static void multipart(void **state)
     sf__store_op_cleanup(&b->op, heap);
     must(b, "get", (sf_store_op){.verb = SF_STORE_GET, .key = complete.key, .off = PART - 2, .len = 9});
     expect_data(b, "get", "bbthe end", PART + 7);
-    assert_int_equal(run(b, (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id,
-                                          .part_number = 1, .body = {big, PART}}), SF_NOT_FOUND); /* it is over */
+    assert_int_equal(run(b, (sf_store_op){.verb = SF_STORE_MULTIPART_PART,
+                                          .key = complete.key,
+                                          .upload_id = id,
+                                          .part_number = 1,
+                                          .body = {big, PART}}),
+                     SF_NOT_FOUND); /* it is over */
     delete_below(b, "up/");
     free(big);
 }
@@ -391,7 +412,11 @@ static void uploads_on_a_condition(void **state)
     struct bench *b = *state;
     char id[512], etag[128];
     const char *etags[1] = {etag};
-    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = "new/k", .upload_id = id, .keys = etags, .key_count = 1,
+    sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE,
+                            .key = "new/k",
+                            .upload_id = id,
+                            .keys = etags,
+                            .key_count = 1,
                             .create_only = true};
 
     for (int taken = 0; taken < 2; taken++) {
@@ -400,8 +425,12 @@ static void uploads_on_a_condition(void **state)
         must(b, "create", (sf_store_op){.verb = SF_STORE_MULTIPART_CREATE, .key = complete.key});
         snprintf(id, sizeof(id), "%s", b->op.upload_id_out);
         sf__store_op_cleanup(&b->op, heap);
-        must(b, "part", (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = complete.key, .upload_id = id, .part_number = 1,
-                                      .body = sf_bytes_str("ours")});
+        must(b, "part",
+             (sf_store_op){.verb = SF_STORE_MULTIPART_PART,
+                           .key = complete.key,
+                           .upload_id = id,
+                           .part_number = 1,
+                           .body = sf_bytes_str("ours")});
         strcpy(etag, b->op.etag);
         assert_int_equal(run(b, complete), taken ? SF_CONFLICT : SF_OK);
         assert_false(b->op.may_be_ours);
@@ -417,8 +446,8 @@ static void aborted_uploads(void **state)
 {
     struct bench *b = *state;
     char id[512];
-    sf_store_op part = {.verb = SF_STORE_MULTIPART_PART, .key = "gone/k", .upload_id = id, .part_number = 1,
-                        .body = sf_bytes_str("text")};
+    sf_store_op part = {
+        .verb = SF_STORE_MULTIPART_PART, .key = "gone/k", .upload_id = id, .part_number = 1, .body = sf_bytes_str("text")};
 
     must(b, "create", (sf_store_op){.verb = SF_STORE_MULTIPART_CREATE, .key = part.key});
     snprintf(id, sizeof(id), "%s", b->op.upload_id_out);
@@ -452,7 +481,8 @@ static void unfinished_uploads(void **state)
     do {
         sf_store_op page;
 
-        must(b, "list", (sf_store_op){.verb = SF_STORE_MULTIPART_LIST, .key = "left/", .continuation = marker[0] ? marker : NULL});
+        must(b, "list",
+             (sf_store_op){.verb = SF_STORE_MULTIPART_LIST, .key = "left/", .continuation = marker[0] ? marker : NULL});
         page = b->op;
         assert_true(page.upload_count <= 1000 && page.upload_count > 0);
         for (size_t i = 0; i < page.upload_count; i++) {
@@ -493,8 +523,10 @@ static void unfinished_uploads(void **state)
 
 static void listings(void **state)
 {
-    static const char *const keys[] = {"ls/a", "ls/b/x", "ls/b/y", "ls/b.c", "ls/c", "ls2/z", "ls/db=00001/m n",
-                                       "ls/2026-01-02T03:04:05.678901Z_run_id=r/m", "ls/\xc3\xa9/1", "ls/p%20/1"};
+    static const char *const keys[] = {
+        "ls/a",          "ls/b/x",   "ls/b/y",          "ls/b.c",
+        "ls/c",          "ls2/z",    "ls/db=00001/m n", "ls/2026-01-02T03:04:05.678901Z_run_id=r/m",
+        "ls/\xc3\xa9/1", "ls/p%20/1"};
     static const struct {
         const char *prefix, *delimiter, *after, *text;
     } rows[] = {
@@ -741,8 +773,10 @@ static void credentials_from_services(void **state)
     } rows[] = {
         {"container", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:%u/keys", 0, true},
         {"machine", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:%u", 2, true},
-        {"process", "AWS_CONFIG_FILE", "[default]\ncredential_process = echo '{\"Version\":1,\"AccessKeyId\":\"%s\","
-         "\"SecretAccessKey\":\"%s\"}'\n", 0, false},
+        {"process", "AWS_CONFIG_FILE",
+         "[default]\ncredential_process = echo '{\"Version\":1,\"AccessKeyId\":\"%s\","
+         "\"SecretAccessKey\":\"%s\"}'\n",
+         0, false},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -755,8 +789,10 @@ static void credentials_from_services(void **state)
         int fd = mkstemp(file);
 
         assert_true(fd >= 0);
-        snprintf(keys, sizeof(keys), CLOSED "{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\","
-                 "\"Expiration\":\"2099-01-01T00:00:00Z\"}", id, secret);
+        snprintf(keys, sizeof(keys),
+                 CLOSED "{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\","
+                        "\"Expiration\":\"2099-01-01T00:00:00Z\"}",
+                 id, secret);
         server_start(&server, rows[i].steps ? more : few, false);
         o.access_key_id = o.secret_access_key = NULL;
 #pragma GCC diagnostic push
@@ -785,15 +821,38 @@ static void credentials_from_services(void **state)
 
 int main(void)
 {
-    static const char *const inherited[] = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
-        "no_proxy", "NO_PROXY",
-        "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
-        "AWS_CA_BUNDLE", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY", "S3_SESSION_TOKEN", "S3_REGION"};
+    static const char *const inherited[] = {"http_proxy",
+                                            "HTTP_PROXY",
+                                            "https_proxy",
+                                            "HTTPS_PROXY",
+                                            "all_proxy",
+                                            "ALL_PROXY",
+                                            "no_proxy",
+                                            "NO_PROXY",
+                                            "AWS_ENDPOINT_URL",
+                                            "AWS_REGION",
+                                            "AWS_ACCESS_KEY_ID",
+                                            "AWS_SECRET_ACCESS_KEY",
+                                            "AWS_SESSION_TOKEN",
+                                            "AWS_PROFILE",
+                                            "AWS_CA_BUNDLE",
+                                            "S3_ACCESS_KEY_ID",
+                                            "S3_SECRET_ACCESS_KEY",
+                                            "S3_SESSION_TOKEN",
+                                            "S3_REGION"};
 #define BOTH(f) {#f " (path)", f, set_up_path, tear_down, NULL}, {#f " (virtual)", f, set_up_virtual, tear_down, NULL}
 #define PATH(f) cmocka_unit_test_setup_teardown(f, set_up_path, tear_down)
     const struct CMUnitTest tests[] = {
-        BOTH(odd_keys_make_the_round), BOTH(ranges), PATH(large_objects), BOTH(conditional_puts), BOTH(multipart),
-        PATH(uploads_on_a_condition), PATH(aborted_uploads), PATH(unfinished_uploads), BOTH(listings), PATH(pages),
+        BOTH(odd_keys_make_the_round),
+        BOTH(ranges),
+        PATH(large_objects),
+        BOTH(conditional_puts),
+        BOTH(multipart),
+        PATH(uploads_on_a_condition),
+        PATH(aborted_uploads),
+        PATH(unfinished_uploads),
+        BOTH(listings),
+        PATH(pages),
         cmocka_unit_test(errors_say_what_and_where),
         cmocka_unit_test(encrypted_connections),
         cmocka_unit_test(large_bodies_over_tls),

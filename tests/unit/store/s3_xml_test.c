@@ -23,14 +23,19 @@ static void fault_documents(void **state)
         bool is_fault;
         const char *code, *message, *region;
     } cases[] = {
-        {"amazon", DECLARATION "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message>"
-         "<Key>a</Key><RequestId>4442587FB7D0A2F9</RequestId></Error>", true, "NoSuchKey",
-         "The specified key does not exist.", ""},
-        {"region", "<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>eu-west-1</Region></Error>",
-         true, "AuthorizationHeaderMalformed", "m", "eu-west-1"},
+        {"amazon",
+         DECLARATION "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message>"
+                     "<Key>a</Key><RequestId>4442587FB7D0A2F9</RequestId></Error>",
+         true, "NoSuchKey", "The specified key does not exist.", ""},
+        {"region",
+         "<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>eu-west-1</Region></Error>", true,
+         "AuthorizationHeaderMalformed", "m", "eu-west-1"},
         {"entities", "<Error><Code>X</Code><Message>&lt;a&gt; &amp; &#34;b&#34;\n&#9;c</Message></Error>", true, "X",
          "<a> & \"b\"  c", ""},
-        {"prefixed", "<s3:Error " "xmlns:s3=\"urn:x\"><s3:Code>Y</s3:Code></s3:Error>", true, "Y", "", ""},
+        {"prefixed",
+         "<s3:Error "
+         "xmlns:s3=\"urn:x\"><s3:Code>Y</s3:Code></s3:Error>",
+         true, "Y", "", ""},
         {"nested code", "<Error><Details><Code>inner</Code></Details><Code>outer</Code></Error>", true, "outer", "", ""},
         {"empty element", "<Error/>", true, "", "", ""},
         {"html", "<html><body><h1>503 Service Unavailable</h1></body></html>", false, "", "", ""},
@@ -85,7 +90,8 @@ static void describe(const sf_s3_page *p, char *out, size_t n)
     for (size_t i = 0; i < p->entry_count; i++) {
         const sf_store_entry *e = &p->entries[i];
 
-        at += (size_t)snprintf(out + at, n - at, e->is_prefix ? "[%s] " : "[%s]:%llu ", e->key, (unsigned long long)e->size);
+        at += (size_t)snprintf(out + at, n - at, e->is_prefix ? "[%s] " : "[%s]:%llu ", e->key,
+                               (unsigned long long)e->size);
     }
     if (p->next)
         at += (size_t)snprintf(out + at, n - at, ">%s", p->next);
@@ -108,13 +114,16 @@ static void listings(void **state)
         {"sorted together", "", LISTING(OBJECT("a", "1") OBJECT("c", "3") PREFIX("b/")), SF_OK, "[a]:1 [b/] [c]:3 "},
         {"prefixes first", "", LISTING(PREFIX("b/") OBJECT("a", "1") OBJECT("c", "3")), SF_OK, "[a]:1 [b/] [c]:3 "},
         {"not sorted", "", LISTING(OBJECT("c", "3") OBJECT("a", "1")), SF_OK, "[a]:1 [c]:3  unsorted"},
-        {"encoded, told last", "", LISTING(OBJECT("a%2Fb+c%2B%25%C3%A9", "7") "<EncodingType>url</EncodingType>"), SF_OK,
-         "[a/b c+%\xc3\xa9]:7 "},
+        {"encoded, told last", "", LISTING(OBJECT("a%2Fb+c%2B%25%C3%A9", "7") "<EncodingType>url</EncodingType>"),
+         SF_OK, "[a/b c+%\xc3\xa9]:7 "},
         {"not encoded", "", LISTING(OBJECT("a%2Fb+c", "7")), SF_OK, "[a%2Fb+c]:7 "},
-        {"more", "", LISTING("<IsTruncated>true</IsTruncated><NextContinuationToken>1/x+=</NextContinuationToken>"
-                             OBJECT("k", "0")), SF_OK, "[k]:0 >1/x+="},
-        {"a token on the last page", "", LISTING("<IsTruncated>false</IsTruncated>"
-                                                "<NextContinuationToken>t</NextContinuationToken>"), SF_OK, ""},
+        {"more", "",
+         LISTING("<IsTruncated>true</IsTruncated><NextContinuationToken>1/x+=</NextContinuationToken>" OBJECT("k", "0")),
+         SF_OK, "[k]:0 >1/x+="},
+        {"a token on the last page", "",
+         LISTING("<IsTruncated>false</IsTruncated>"
+                 "<NextContinuationToken>t</NextContinuationToken>"),
+         SF_OK, ""},
         {"more, but where", "", LISTING("<IsTruncated>true</IsTruncated>"), SF_CORRUPT, ""},
         {"below the prefix", "p/", LISTING(OBJECT("p/a", "1")), SF_OK, "[p/a]:1 "},
         {"outside of the prefix", "p/", LISTING(OBJECT("q/a", "1")), SF_CORRUPT, ""},
@@ -154,7 +163,8 @@ static void uploads(void **state)
 
     assert_int_equal(sf__s3_xml_created(sf_bytes_str("<InitiateMultipartUploadResult><Bucket>b</Bucket>"
                                                      "<UploadId>VX&amp;1</UploadId></InitiateMultipartUploadResult>"),
-                                        &id, a, &err), SF_OK);
+                                        &id, a, &err),
+                     SF_OK);
     assert_string_equal(id, "VX&1");
     sf__free(a, id);
     id = NULL;
@@ -163,17 +173,21 @@ static void uploads(void **state)
 
     assert_int_equal(sf__s3_xml_completed(sf_bytes_str("  \n" DECLARATION "<CompleteMultipartUploadResult " SPACE
                                                        "><ETag>&quot;abc-2&quot;</ETag></CompleteMultipartUploadResult>"),
-                                          etag, &f, a, &err), SF_OK);
+                                          etag, &f, a, &err),
+                     SF_OK);
     assert_string_equal(etag, "\"abc-2\"");
-    assert_int_equal(sf__s3_xml_completed(sf_bytes_str(DECLARATION "   <Error><Code>InternalError</Code></Error>"), etag, &f,
-                                          a, &err), SF_IO);
+    assert_int_equal(sf__s3_xml_completed(sf_bytes_str(DECLARATION "   <Error><Code>InternalError</Code></Error>"),
+                                          etag, &f, a, &err),
+                     SF_IO);
     assert_string_equal(f.code, "InternalError");
     assert_string_equal(etag, "\"abc-2\"");
     assert_int_equal(sf__s3_xml_completed(sf_bytes_str("<html/>"), etag, &f, a, &err), SF_CORRUPT);
 }
 
-#define UPLOAD(key, id, time) "<Upload><Key>" key "</Key><UploadId>" id "</UploadId><Initiated>" time "</Initiated></Upload>"
-#define UPLOADS(inner) DECLARATION "<ListMultipartUploadsResult " SPACE "><Bucket>b</Bucket>" inner "</ListMultipartUploadsResult>"
+#define UPLOAD(key, id, time) \
+    "<Upload><Key>" key "</Key><UploadId>" id "</UploadId><Initiated>" time "</Initiated></Upload>"
+#define UPLOADS(inner) \
+    DECLARATION "<ListMultipartUploadsResult " SPACE "><Bucket>b</Bucket>" inner "</ListMultipartUploadsResult>"
 
 static void unfinished_uploads(void **state)
 {
@@ -183,27 +197,36 @@ static void unfinished_uploads(void **state)
         const char *page; /* "[key]id@seconds ... >key/id" */
     } lists[] = {
         {"none", "", UPLOADS("<IsTruncated>false</IsTruncated>"), SF_OK, ""},
-        {"two", "p/", UPLOADS(UPLOAD("p/b", "U1", "2026-01-02T03:04:05.678Z") UPLOAD("p/a", "U&amp;2", "1970-01-01T00:01:00Z")), SF_OK,
-         "[p/b]U1@1767323045 [p/a]U&2@60 "},
+        {"two", "p/",
+         UPLOADS(UPLOAD("p/b", "U1", "2026-01-02T03:04:05.678Z") UPLOAD("p/a", "U&amp;2", "1970-01-01T00:01:00Z")),
+         SF_OK, "[p/b]U1@1767323045 [p/a]U&2@60 "},
         {"no time", "", UPLOADS("<Upload><UploadId>U</UploadId><Key>k</Key></Upload>"), SF_OK, "[k]U@0 "},
-        {"encoded, told last", "a ", UPLOADS(UPLOAD("a+%2F%25", "U%2F", "1970-01-01T00:00:00Z") "<EncodingType>url</EncodingType>"
-         "<IsTruncated>true</IsTruncated><NextKeyMarker>a+%2Fb</NextKeyMarker><NextUploadIdMarker>U%2F</NextUploadIdMarker>"), SF_OK,
-         "[a /%]U%2F@0 >a /b/U%2F"},
-        {"more, without an id", "", UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"), SF_OK, ">k/"},
-        {"markers on the last page", "", UPLOADS("<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>U</NextUploadIdMarker>"), SF_OK,
-         ""},
-        {"more, but where", "", UPLOADS("<IsTruncated>true</IsTruncated><NextUploadIdMarker>U</NextUploadIdMarker>"), SF_CORRUPT, ""},
-        {"outside of the prefix", "p/", UPLOADS(UPLOAD("p/a", "U", "1970-01-01T00:00:00Z") UPLOAD("q/a", "U", "1970-01-01T00:00:00Z")),
+        {"encoded, told last", "a ",
+         UPLOADS(UPLOAD(
+             "a+%2F%25", "U%2F",
+             "1970-01-01T00:00:00Z") "<EncodingType>url</EncodingType>"
+                                     "<IsTruncated>true</IsTruncated><NextKeyMarker>a+%2Fb</NextKeyMarker><NextUploadIdMarker>U%2F</NextUploadIdMarker>"),
+         SF_OK, "[a /%]U%2F@0 >a /b/U%2F"},
+        {"more, without an id", "", UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"), SF_OK,
+         ">k/"},
+        {"markers on the last page", "",
+         UPLOADS("<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>U</NextUploadIdMarker>"), SF_OK, ""},
+        {"more, but where", "", UPLOADS("<IsTruncated>true</IsTruncated><NextUploadIdMarker>U</NextUploadIdMarker>"),
          SF_CORRUPT, ""},
+        {"outside of the prefix", "p/",
+         UPLOADS(UPLOAD("p/a", "U", "1970-01-01T00:00:00Z") UPLOAD("q/a", "U", "1970-01-01T00:00:00Z")), SF_CORRUPT, ""},
         {"no key", "", UPLOADS("<Upload><UploadId>U</UploadId></Upload>"), SF_CORRUPT, ""},
-        {"the key of another", "", UPLOADS(UPLOAD("k", "U", "1970-01-01T00:00:00Z") "<Upload><UploadId>U</UploadId></Upload>"),
-         SF_CORRUPT, ""},
+        {"the key of another", "",
+         UPLOADS(UPLOAD("k", "U", "1970-01-01T00:00:00Z") "<Upload><UploadId>U</UploadId></Upload>"), SF_CORRUPT, ""},
         {"no id", "", UPLOADS("<Upload><Key>k</Key></Upload>"), SF_CORRUPT, ""},
         {"an empty id", "", UPLOADS("<Upload><Key>k</Key><UploadId/></Upload>"), SF_CORRUPT, ""},
         {"no time that it could be", "", UPLOADS(UPLOAD("k", "U", "yesterday")), SF_CORRUPT, ""},
-        {"bad encoding", "", UPLOADS("<EncodingType>url</EncodingType>" UPLOAD("a%2", "U", "1970-01-01T00:00:00Z")), SF_CORRUPT, ""},
-        {"zero byte", "", UPLOADS("<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextKeyMarker>a%00"
-                                  "</NextKeyMarker>"), SF_CORRUPT, ""},
+        {"bad encoding", "", UPLOADS("<EncodingType>url</EncodingType>" UPLOAD("a%2", "U", "1970-01-01T00:00:00Z")),
+         SF_CORRUPT, ""},
+        {"zero byte", "",
+         UPLOADS("<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextKeyMarker>a%00"
+                 "</NextKeyMarker>"),
+         SF_CORRUPT, ""},
         {"objects instead", "", LISTING(OBJECT("a", "1")), SF_UNSUPPORTED, ""},
         {"another document", "", "<Error><Code>x</Code></Error>", SF_CORRUPT, ""},
         {"cut", "", "<ListMultipartUploadsResult><Upload><Key>a</Key><UploadId>b</UploadId>", SF_CORRUPT, ""},
@@ -237,14 +260,19 @@ static void deletions(void **state)
     } cases[] = {
         {"all gone", "<DeleteResult " SPACE "/>", SF_OK, "", ""},
         {"named ones", "<DeleteResult><Deleted><Key>a</Key></Deleted></DeleteResult>", SF_OK, "", ""},
-        {"one stays", "<DeleteResult><Error><Key>a b</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
-         "<Error><Key>c</Key><Code>InternalError</Code></Error></DeleteResult>", SF_IO, "AccessDenied",
-         "\"a b\" was not deleted"},
-        {"missing is fine", "<DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code></Error></DeleteResult>", SF_OK, "", ""},
-        {"missing, then real", "<DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code></Error>"
-         "<Error><Key>c</Key><Code>SlowDown</Code></Error></DeleteResult>", SF_IO, "SlowDown", "\"c\" was not deleted"},
+        {"one stays",
+         "<DeleteResult><Error><Key>a b</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+         "<Error><Key>c</Key><Code>InternalError</Code></Error></DeleteResult>",
+         SF_IO, "AccessDenied", "\"a b\" was not deleted"},
+        {"missing is fine", "<DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code></Error></DeleteResult>", SF_OK, "",
+         ""},
+        {"missing, then real",
+         "<DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code></Error>"
+         "<Error><Key>c</Key><Code>SlowDown</Code></Error></DeleteResult>",
+         SF_IO, "SlowDown", "\"c\" was not deleted"},
         {"without a code", "<DeleteResult><Error><Key>a</Key></Error></DeleteResult>", SF_IO, "", "\"a\" was not deleted"},
-        {"another document", "<Error><Code>AccessDenied</Code></Error>", SF_CORRUPT, "", "XML: not the result of a deletion"},
+        {"another document", "<Error><Code>AccessDenied</Code></Error>", SF_CORRUPT, "",
+         "XML: not the result of a deletion"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -278,11 +306,11 @@ static void request_bodies(void **state)
 
 static void no_memory(void **state)
 {
-    static const char body[] = LISTING("<EncodingType>url</EncodingType>" OBJECT("a%20b", "1") PREFIX("c/")
-                                       "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>");
-    static const char unfinished[] = UPLOADS("<EncodingType>url</EncodingType>" UPLOAD("a%20b", "U", "2026-01-02T03:04:05Z")
-                                             "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"
-                                             "<NextUploadIdMarker>U</NextUploadIdMarker>");
+    static const char body[] = LISTING("<EncodingType>url</EncodingType>" OBJECT("a%20b", "1") PREFIX(
+        "c/") "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>");
+    static const char unfinished[] = UPLOADS("<EncodingType>url</EncodingType>" UPLOAD(
+        "a%20b", "U", "2026-01-02T03:04:05Z") "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"
+                                              "<NextUploadIdMarker>U</NextUploadIdMarker>");
 
     for (long nth = 0;; nth++) {
         struct test_heap h;
@@ -323,11 +351,15 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fault_documents),    cmocka_unit_test(long_texts_are_cut_between_characters),
-        cmocka_unit_test(nesting_is_bounded), cmocka_unit_test(listings),
-        cmocka_unit_test(uploads),            cmocka_unit_test(deletions),
+        cmocka_unit_test(fault_documents),
+        cmocka_unit_test(long_texts_are_cut_between_characters),
+        cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(listings),
+        cmocka_unit_test(uploads),
+        cmocka_unit_test(deletions),
         cmocka_unit_test(unfinished_uploads),
-        cmocka_unit_test(request_bodies),     cmocka_unit_test(no_memory),
+        cmocka_unit_test(request_bodies),
+        cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,8 +26,8 @@ struct server {
     pthread_t thread;
     const char *const *steps; /* NULL-terminated; the last one is repeated when `endless` */
     bool endless;
-    struct gate requests;     /* how many have come */
-    char first[SERVER_REQUEST_BYTES]; /* the first request, terminated; read it after server_stop() */
+    struct gate requests;                          /* how many have come */
+    char first[SERVER_REQUEST_BYTES];              /* the first request, terminated; read it after server_stop() */
     char all[SERVER_STEPS * SERVER_REQUEST_BYTES]; /* one behind the other, as far as there is room */
 };
 

@@ -162,8 +162,11 @@ static void reads_ranges(void **state)
 
     assert_int_equal(put(w, "some/object", "0123456789"), SF_OK);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        sf_store_op op = {.verb = rows[i].verb, .key = name(w, "some/object"), .off = rows[i].off,
-                          .len = rows[i].len, .max_bytes = rows[i].max};
+        sf_store_op op = {.verb = rows[i].verb,
+                          .key = name(w, "some/object"),
+                          .off = rows[i].off,
+                          .len = rows[i].len,
+                          .max_bytes = rows[i].max};
         sf_error e;
 
         assert_int_equal(run_full(w, &op, false, &e), rows[i].expected);
@@ -207,8 +210,8 @@ static void conditional_puts(void **state)
 
     assert_int_equal(run(w, &create), SF_OK);
     assert_int_equal(run(w, &again), SF_CONFLICT);
-    replace = (sf_store_op){.verb = SF_STORE_PUT, .key = create.key, .body = sf_bytes_str("two"),
-                            .if_match = create.etag};
+    replace =
+        (sf_store_op){.verb = SF_STORE_PUT, .key = create.key, .body = sf_bytes_str("two"), .if_match = create.etag};
     stale = replace;
     assert_int_equal(run(w, &replace), SF_OK);
     assert_string_not_equal(replace.etag, create.etag);
@@ -220,7 +223,8 @@ static void conditional_puts(void **state)
     read.if_match = create.etag;
     assert_int_equal(run(w, &read), SF_CONFLICT);
     sf__store_op_cleanup(&read, heap);
-    read = (sf_store_op){.verb = SF_STORE_GET, .key = create.key, .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = create.etag};
+    read = (sf_store_op){
+        .verb = SF_STORE_GET, .key = create.key, .len = SF_STORE_ALL, .max_bytes = 9, .if_none_match = create.etag};
     assert_int_equal(run(w, &read), SF_OK);
     assert_false(read.not_modified);
     assert_int_equal(read.data->n, 3);
@@ -234,7 +238,9 @@ static void conditional_puts(void **state)
 static char *list(struct world *w, const char *prefix, const char *delimiter, const char *after)
 {
     static char text[1024];
-    sf_store_op op = {.verb = SF_STORE_LIST, .key = name(w, prefix), .delimiter = delimiter,
+    sf_store_op op = {.verb = SF_STORE_LIST,
+                      .key = name(w, prefix),
+                      .delimiter = delimiter,
                       .start_after = after ? name(w, after) : NULL};
 
     text[0] = '\0';
@@ -244,8 +250,8 @@ static char *list(struct world *w, const char *prefix, const char *delimiter, co
         const sf_store_entry *e = &op.entries[i];
 
         assert_memory_equal(e->key, w->prefix, strlen(w->prefix));
-        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s=%d", i ? " " : "",
-                 e->key + strlen(w->prefix), e->is_prefix ? -1 : (int)e->size);
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s=%d", i ? " " : "", e->key + strlen(w->prefix),
+                 e->is_prefix ? -1 : (int)e->size);
     }
     sf__store_op_cleanup(&op, heap);
     return text;
@@ -289,8 +295,8 @@ static void multipart(void **state)
     struct world *w = *state;
     const char *key = name(w, "m/big"), *etags[2];
     sf_store_op create = {.verb = SF_STORE_MULTIPART_CREATE, .key = key}, other = create;
-    sf_store_op second = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 2, .off = 6,
-                          .body = sf_bytes_str("world")};
+    sf_store_op second = {
+        .verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 2, .off = 6, .body = sf_bytes_str("world")};
     sf_store_op first = {.verb = SF_STORE_MULTIPART_PART, .key = key, .part_number = 1, .body = sf_bytes_str("hello ")};
     sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = key, .keys = etags, .key_count = 2};
     sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = key}, late;
@@ -373,8 +379,8 @@ static void unfinished_uploads(void **state)
     assert_int_equal(run(w, &list_them), SF_OK);
     assert_int_equal(list_them.upload_count, 4);
     for (size_t i = 0; i < list_them.upload_count; i++) { /* what a list names can be aborted */
-        sf_store_op drop = {.verb = SF_STORE_MULTIPART_ABORT, .key = list_them.uploads[i].key,
-                            .upload_id = list_them.uploads[i].id};
+        sf_store_op drop = {
+            .verb = SF_STORE_MULTIPART_ABORT, .key = list_them.uploads[i].key, .upload_id = list_them.uploads[i].id};
 
         assert_int_equal(run(w, &drop), SF_OK);
     }
@@ -419,8 +425,8 @@ static void what_lies_in_the_way_of_files(void **state)
     sf_store_op list_deep = {.verb = SF_STORE_LIST, .key = deep};
     sf_store_op begin = {.verb = SF_STORE_MULTIPART_CREATE, .key = name(w, "up")};
     sf_store_op part = {.verb = SF_STORE_MULTIPART_PART, .key = begin.key, .part_number = 1, .body = sf_bytes_str("one")};
-    sf_store_op next = {.verb = SF_STORE_MULTIPART_PART, .key = begin.key, .part_number = 2, .off = 3,
-                        .body = sf_bytes_str("two")};
+    sf_store_op next = {
+        .verb = SF_STORE_MULTIPART_PART, .key = begin.key, .part_number = 2, .off = 3, .body = sf_bytes_str("two")};
     const char *etag;
     sf_store_op complete = {.verb = SF_STORE_MULTIPART_COMPLETE, .key = begin.key, .keys = &etag, .key_count = 1};
 
@@ -489,9 +495,7 @@ static sf_status every_verb(struct world *w)
     return rc;
 }
 
-static void nothing(void *arg)
-{
-}
+static void nothing(void *arg) {}
 
 static void files_without_memory(void **state)
 {
@@ -580,7 +584,8 @@ static void endless_listings_are_refused(void **state)
     (void)state;
     assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, NULL), SF_OK);
     assert_true(store && sf__store_init(store, &endless, "test://", loop, &sf__allocator_default));
-    e.l = (sf_store_listing){.store = store, .prefix = "x", .deadline_ns = SF_NO_DEADLINE, .done = endless_done, .ctx = &e};
+    e.l =
+        (sf_store_listing){.store = store, .prefix = "x", .deadline_ns = SF_NO_DEADLINE, .done = endless_done, .ctx = &e};
     on_loop(loop, endless_start, &e);
     gate_wait(&e.gate, 1);
     assert_int_equal(e.error.code, SF_UNSUPPORTED);
@@ -611,7 +616,8 @@ static void the_time_that_answers_take_is_no_difference(void **state)
 {
     static const struct {
         int then_s, within_s, ahead_s;
-    } cases[] = {{0, 0, 0}, {-1, 0, 0}, {1, 0, 0}, {-60, 0, -60}, {-60, 50, -10}, {-60, 59, 0}, {-60, 70, 0}, {60, 0, 60}, {60, 50, 60}};
+    } cases[] = {{0, 0, 0},    {-1, 0, 0},   {1, 0, 0},   {-60, 0, -60}, {-60, 50, -10},
+                 {-60, 59, 0}, {-60, 70, 0}, {60, 0, 60}, {60, 50, 60}};
     sf_store store = {0};
 
     (void)state;
@@ -619,7 +625,8 @@ static void the_time_that_answers_take_is_no_difference(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t ahead_us, wanted_us = cases[i].ahead_s * INT64_C(1000000), late_us = -sf__clock_unix_us();
 
-        sf__store_note_time(&store, sf__clock_unix_us() + cases[i].then_s * INT64_C(1000000), cases[i].within_s * INT64_C(1000000));
+        sf__store_note_time(&store, sf__clock_unix_us() + cases[i].then_s * INT64_C(1000000),
+                            cases[i].within_s * INT64_C(1000000));
         late_us += sf__clock_unix_us(); /* however long this thread did not run meanwhile */
         ahead_us = atomic_load(&store.ahead_us);
         if (ahead_us > wanted_us || ahead_us < wanted_us - late_us - 2000000)
@@ -630,11 +637,18 @@ static void the_time_that_answers_take_is_no_difference(void **state)
 
 int main(void)
 {
-#define BOTH(f) cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
-                cmocka_unit_test_setup_teardown(f, set_up_memory, tear_down)
+#define BOTH(f)                                                 \
+    cmocka_unit_test_setup_teardown(f, set_up_file, tear_down), \
+        cmocka_unit_test_setup_teardown(f, set_up_memory, tear_down)
     const struct CMUnitTest tests[] = {
-        BOTH(reads_ranges), BOTH(empty_and_missing), BOTH(conditional_puts), BOTH(lists), BOTH(deletes),
-        BOTH(multipart), BOTH(unfinished_uploads), BOTH(cancels_and_times_out),
+        BOTH(reads_ranges),
+        BOTH(empty_and_missing),
+        BOTH(conditional_puts),
+        BOTH(lists),
+        BOTH(deletes),
+        BOTH(multipart),
+        BOTH(unfinished_uploads),
+        BOTH(cancels_and_times_out),
         cmocka_unit_test(a_store_at_the_place_of_another_is_another),
         cmocka_unit_test(the_time_that_answers_take_is_no_difference),
         cmocka_unit_test_setup_teardown(refuses_odd_file_names, set_up_file, tear_down),

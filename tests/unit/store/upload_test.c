@@ -83,7 +83,11 @@ static sf_upload_options options(void)
 static sf_buf *stored(struct world *w)
 {
     sf_store_op op = {
-        .verb = SF_STORE_GET, .key = w->key, .len = SF_STORE_ALL, .max_bytes = 1u << 30, .deadline_ns = SF_NO_DEADLINE,
+        .verb = SF_STORE_GET,
+        .key = w->key,
+        .len = SF_STORE_ALL,
+        .max_bytes = 1u << 30,
+        .deadline_ns = SF_NO_DEADLINE,
     };
 
     return sf__store_wait(w->inner, &op, NULL, NULL) == SF_OK ? op.data : NULL;
@@ -117,9 +121,15 @@ static void objects_of_many_sizes(void **state)
         uint64_t size;
         unsigned parts; /* 0: a single PUT */
     } cases[] = {
-        {"empty", 0, 0},           {"one byte", 1, 0},          {"just below a part", PART - 1, 0},
-        {"a part", PART, 0},       {"a byte more", PART + 1, 2}, {"two parts", 2 * PART, 2},
-        {"many", 17 * PART + 5, 18}, {"as many as slots", 4 * PART, 4}, {"past the slots", 4 * PART + 1, 5},
+        {"empty", 0, 0},
+        {"one byte", 1, 0},
+        {"just below a part", PART - 1, 0},
+        {"a part", PART, 0},
+        {"a byte more", PART + 1, 2},
+        {"two parts", 2 * PART, 2},
+        {"many", 17 * PART + 5, 18},
+        {"as many as slots", 4 * PART, 4},
+        {"past the slots", 4 * PART + 1, 5},
         {"into the double parts", 1000 * PART + 3 * PART, 1002},
     };
     struct world w;

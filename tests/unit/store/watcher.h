@@ -10,9 +10,9 @@
 
 struct watcher {
     sf_allocator alloc;
-    struct test_heap heap; /* behind it: what to arm, and where blocks are counted */
+    struct test_heap heap;      /* behind it: what to arm, and where blocks are counted */
     const char *const *secrets; /* ends with NULL */
-    atomic_long seen; /* times that a secret went */
+    atomic_long seen;           /* times that a secret went */
 };
 
 struct watched {

@@ -30,7 +30,10 @@ static void add_column(const char *name, const char *format, const void *const *
     int64_t n = schema.n_children++;
 
     schemas[n] = (struct ArrowSchema){.name = name, .format = format};
-    arrays[n] = (struct ArrowArray){.length = 2, .offset = 1, .null_count = -1, .n_buffers = buffer_count,
+    arrays[n] = (struct ArrowArray){.length = 2,
+                                    .offset = 1,
+                                    .null_count = -1,
+                                    .n_buffers = buffer_count,
                                     .buffers = (const void **)(uintptr_t)buffers};
     children[n] = &schemas[n];
     columns[n] = &arrays[n];
@@ -39,8 +42,10 @@ static void add_column(const char *name, const char *format, const void *const *
 
 static void fill(void)
 {
-    static const void *const of_bytes[] = {&valid, bytes}, *const of_words[] = {&no_second, words}, *const of_doubles[] = {NULL, doubles};
-    static const void *const of_floats[] = {NULL, floats}, *const of_bits[] = {NULL, &bits}, *const of_text[] = {NULL, ends, text};
+    static const void *const of_bytes[] = {&valid, bytes}, *const of_words[] = {&no_second, words},
+                             *const of_doubles[] = {NULL, doubles};
+    static const void *const of_floats[] = {NULL, floats}, *const of_bits[] = {NULL, &bits},
+                             *const of_text[] = {NULL, ends, text};
     static const void *const of_index[] = {NULL, places};
     static struct ArrowSchema dictionary = {.format = "u"};
     static struct ArrowArray entries = {.length = 2, .n_buffers = 3, .buffers = (const void **)(uintptr_t)of_text};
@@ -74,8 +79,9 @@ static sf_status row_of(sf_arrow_members wanted, const sf_allocator *a, int64_t 
     return rc;
 }
 
-static const char first_row[] = "{\"B\":true,\"d\":0.1,\"i\":-128,\"n\":null,\"of\":\"a\\\"\\n\\u007f\\u00e9!\",\"t\":\"a\\\"\\n\\u007f\\u00e9!\","
-                                "\"u\":null,\"\\u00e9\":0.10000000149011612}";
+static const char first_row[] =
+    "{\"B\":true,\"d\":0.1,\"i\":-128,\"n\":null,\"of\":\"a\\\"\\n\\u007f\\u00e9!\",\"t\":\"a\\\"\\n\\u007f\\u00e9!\","
+    "\"u\":null,\"\\u00e9\":0.10000000149011612}";
 
 static void test_rows(void **state)
 {
@@ -108,7 +114,8 @@ static void test_types(void **state)
         sf_status status;
         const char *message;
     } cases[] = {
-        {"z", NULL, false, SF_INVALID, "value column 't' has type binary, which is neither bool, integer, floating-point number nor text"},
+        {"z", NULL, false, SF_INVALID,
+         "value column 't' has type binary, which is neither bool, integer, floating-point number nor text"},
         {"w:1", NULL, false, SF_INVALID, "fixed_size_binary(1)"},
         {"d:38,0", NULL, false, SF_INVALID, "decimal(38, 0)"},
         {"tdD", NULL, false, SF_INVALID, "date32"},
@@ -135,7 +142,8 @@ static void test_types(void **state)
     fill();
     arrays[5].n_buffers = 2; /* of numbers, say */
     assert_int_equal(row_of(wanted, &sf__allocator_default, 0, out, &err), SF_INVALID);
-    assert_string_equal(err.message, "an Arrow batch has another value column 't' than its schema, in which it has type string");
+    assert_string_equal(err.message,
+                        "an Arrow batch has another value column 't' than its schema, in which it has type string");
     fill();
     assert_int_equal(row_of(unnamed, &sf__allocator_default, 0, out, &err), SF_INVALID);
     add_column("t", "n", NULL, 0);
@@ -184,8 +192,8 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_types), cmocka_unit_test(test_text_that_is_none),
-                                       cmocka_unit_test(test_no_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_types),
+                                       cmocka_unit_test(test_text_that_is_none), cmocka_unit_test(test_no_memory)};
 
     return cmocka_run_group_tests_name("arrow json", tests, NULL, NULL);
 }

@@ -12,11 +12,11 @@
 struct producer {
     const char *key_format, *value_format;
     const char *key_name, *value_name;
-    int64_t offset;        /* of the children */
-    int64_t parent_offset; /* of the batch itself */
+    int64_t offset;               /* of the children */
+    int64_t parent_offset;        /* of the batch itself */
     int64_t null_key, null_value; /* this row is null; -1: none */
     int64_t next;
-    int fail_at;           /* this call of get_next fails; 0: none */
+    int fail_at; /* this call of get_next fails; 0: none */
     int calls;
     unsigned released, schemas, arrays; /* alive */
     bool dictionary;
@@ -30,12 +30,17 @@ static sf_key key_of_row(const struct producer *p, int64_t row, char text[32])
         return sf_key_int(p->key_format[0] == 'c' ? row % 100 : p->key_format[0] == 'C' ? row % 200 : row * 3);
     n = snprintf(text, 32, p->key_format[0] == 'w' ? "%08d" : row % 2 ? "k%d" : "a key of some length %d", (int)row);
     return p->key_format[0] == 'u' || p->key_format[0] == 'U' || strcmp(p->key_format, "vu") == 0
-               ? sf_key_str(text, (size_t)n) : sf_key_bytes(text, (size_t)n);
+               ? sf_key_str(text, (size_t)n)
+               : sf_key_bytes(text, (size_t)n);
 }
 
 static sf_bytes value_of_row(const struct producer *p, int64_t row, char text[64])
 {
-    int n = snprintf(text, 64, p->value_format[0] == 'w' ? "%010d" : row % 3 ? "v%d" : "a value that is longer %d", (int)row);
+    int n = snprintf(text, 64,
+                     p->value_format[0] == 'w' ? "%010d"
+                     : row % 3                 ? "v%d"
+                                               : "a value that is longer %d",
+                     (int)row);
 
     if (row % 7 == 0 && p->value_format[0] != 'w')
         n = 0;
@@ -62,13 +67,17 @@ static int get_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out)
 {
     static struct ArrowSchema nothing = {.format = "+l"};
     struct producer *p = stream->private_data;
-    const char *const formats[] = {"l", p->value_format, p->key_format}, *const names[] = {"other", p->value_name, p->key_name};
+    const char *const formats[] = {"l", p->value_format, p->key_format}, *const names[] = {"other", p->value_name,
+                                                                                           p->key_name};
 
-    *out = (struct ArrowSchema){.format = "+s", .name = "", .n_children = 3, .release = release_schema, .private_data = p};
+    *out =
+        (struct ArrowSchema){.format = "+s", .name = "", .n_children = 3, .release = release_schema, .private_data = p};
     out->children = calloc(3, sizeof(*out->children));
     for (int i = 0; i < 3; i++) {
         out->children[i] = calloc(1, sizeof(**out->children));
-        *out->children[i] = (struct ArrowSchema){.format = formats[i], .name = names[i], .release = release_child,
+        *out->children[i] = (struct ArrowSchema){.format = formats[i],
+                                                 .name = names[i],
+                                                 .release = release_child,
                                                  .dictionary = p->dictionary && i == 2 ? &nothing : NULL};
     }
     p->schemas++;
@@ -107,7 +116,8 @@ static struct ArrowArray *make_column(struct producer *p, const char *format, in
     bool variable = strchr("uUzZ", format[0]) || format[0] == 'v', view = format[0] == 'v';
     bool wide = format[0] == 'U' || format[0] == 'Z';
     int64_t null_row = is_key ? p->null_key : p->null_value;
-    uint8_t *valid = calloc(1, (size_t)total / 8 + 1), *fixed = calloc(16, (size_t)total + 1), *data = calloc(1, 64 * (size_t)total + 64);
+    uint8_t *valid = calloc(1, (size_t)total / 8 + 1), *fixed = calloc(16, (size_t)total + 1),
+            *data = calloc(1, 64 * (size_t)total + 64);
     int64_t used = 0;
 
     memset(data, '#', 64);
@@ -148,8 +158,14 @@ static struct ArrowArray *make_column(struct producer *p, const char *format, in
         else if (!view)
             memcpy(fixed + 4 * (i + 1), &(int32_t){(int32_t)used}, 4);
     }
-    *a = (struct ArrowArray){.length = length + p->parent_offset, .offset = off, .null_count = null_row >= 0 ? -1 : 0,
-                             .n_buffers = view ? 4 : variable ? 3 : 2, .release = NULL, .private_data = p};
+    *a = (struct ArrowArray){.length = length + p->parent_offset,
+                             .offset = off,
+                             .null_count = null_row >= 0 ? -1 : 0,
+                             .n_buffers = view       ? 4
+                                          : variable ? 3
+                                                     : 2,
+                             .release = NULL,
+                             .private_data = p};
     a->buffers = calloc(4, sizeof(*a->buffers));
     a->buffers[0] = valid;
     a->buffers[1] = fixed;
@@ -171,8 +187,8 @@ static int get_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
     *out = (struct ArrowArray){.release = NULL};
     if (length == 0)
         return 0;
-    *out = (struct ArrowArray){.length = length, .offset = p->parent_offset, .n_children = 3, .release = release_array,
-                               .private_data = p};
+    *out = (struct ArrowArray){
+        .length = length, .offset = p->parent_offset, .n_children = 3, .release = release_array, .private_data = p};
     out->children = calloc(3, sizeof(*out->children));
     out->children[0] = make_column(p, "l", p->next, length, true);
     out->children[1] = make_column(p, p->value_format, p->next, length, false);
@@ -201,8 +217,12 @@ static struct ArrowArrayStream stream_of(struct producer *p)
 
 static struct producer producer_of(const char *key_format, const char *value_format)
 {
-    return (struct producer){.key_format = key_format, .value_format = value_format, .key_name = "k", .value_name = "v",
-                             .null_key = -1, .null_value = -1};
+    return (struct producer){.key_format = key_format,
+                             .value_format = value_format,
+                             .key_name = "k",
+                             .value_name = "v",
+                             .null_key = -1,
+                             .null_value = -1};
 }
 
 /* ------------------------------------------------------------------ tests ---------------------------------------- */
@@ -308,14 +328,18 @@ static void test_refusals(void **state)
         sf_status status;
         const char *message;
     } cases[] = {
-        {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has type double, which is neither integer, text nor binary"},
+        {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID,
+         "key column 'k' has type double, which is neither integer, text nor binary"},
         {"list value", "l", "+l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has type list"},
-        {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has type int64, which is neither text nor binary"},
-        {"places behind the point", "d:38,2", "z", "k", -1, -1, 0, false, SF_INVALID, "key column 'k' has type decimal(38, 2)"},
+        {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID,
+         "value column 'v' has type int64, which is neither text nor binary"},
+        {"places behind the point", "d:38,2", "z", "k", -1, -1, 0, false, SF_INVALID,
+         "key column 'k' has type decimal(38, 2)"},
         {"time key", "tsu:Europe/Berlin", "z", "k", -1, -1, 0, false, SF_INVALID, "has type timestamp[us, Europe/Berlin]"},
         {"date key", "tdD", "z", "k", -1, -1, 0, false, SF_INVALID, "has type date32"},
         {"two columns", "l", "z", "other", -1, -1, 0, false, SF_INVALID, "the rows have 2 columns 'other'"},
-        {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID, "no key column 'key' among 3: 'other', 'v', 'k'"},
+        {"no such column", "l", "z", "key", -1, -1, 0, false, SF_INVALID,
+         "no key column 'key' among 3: 'other', 'v', 'k'"},
         {"dictionary of lists", "i", "z", "k", -1, -1, 0, true, SF_INVALID, "has type dictionary of list"},
         {"null key", "l", "z", "k", 75, -1, 0, false, SF_BAD_ROW, "row 76: the key is null"},
         {"null value", "l", "z", "k", -1, 149, 0, false, SF_BAD_ROW, "row 150: the value is null"},
@@ -368,7 +392,8 @@ static void test_json(void **state)
         char text[64], object[128];
         sf_bytes v = value_of_row(&p, i, text);
         sf_key key = sf_key_int(i * 3);
-        int n = snprintf(object, sizeof(object), "{\"k\":%d,\"missing\":null,\"v\":\"%.*s\"}", (int)i * 3, (int)v.n, text);
+        int n =
+            snprintf(object, sizeof(object), "{\"k\":%d,\"missing\":null,\"v\":\"%.*s\"}", (int)i * 3, (int)v.n, text);
 
         assert_int_equal(sf_writer_add(by_row, &key, sf_bytes_of(object, (size_t)n), &w->err), SF_OK);
     }
@@ -500,8 +525,14 @@ static int fixed_next(struct ArrowArrayStream *stream, struct ArrowArray *out)
     f->done = true;
     f->columns[0] = &f->keys;
     f->columns[1] = &f->values;
-    *out = (struct ArrowArray){.length = f->rows, .offset = f->off, .null_count = f->null_count, .n_buffers = 1,
-                               .buffers = &f->valid, .n_children = 2, .children = f->columns, .release = release_nothing};
+    *out = (struct ArrowArray){.length = f->rows,
+                               .offset = f->off,
+                               .null_count = f->null_count,
+                               .n_buffers = 1,
+                               .buffers = &f->valid,
+                               .n_children = 2,
+                               .children = f->columns,
+                               .release = release_nothing};
     return 0;
 }
 
@@ -549,8 +580,10 @@ static void test_empty_values_of_bad_rows(void **state)
     static const int32_t value_at[] = {0, 0};
     const void *key_buffers[] = {NULL, keys}, *value_buffers[] = {NULL, value_at, NULL};
     struct fixed f = {
-        .key = {.format = "l", .name = "k"}, .value = {.format = "z", .name = "v"},
-        .keys = {.length = 1, .n_buffers = 2, .buffers = key_buffers}, .values = {.length = 1, .n_buffers = 3, .buffers = value_buffers},
+        .key = {.format = "l", .name = "k"},
+        .value = {.format = "z", .name = "v"},
+        .keys = {.length = 1, .n_buffers = 2, .buffers = key_buffers},
+        .values = {.length = 1, .n_buffers = 3, .buffers = value_buffers},
         .rows = 1,
     };
     struct ArrowArrayStream stream = {fixed_schema, fixed_next, NULL, release_fixed, &f};
@@ -580,8 +613,10 @@ static void test_nested(void **state)
     struct ArrowSchema text = {.format = "u"}, end = {.format = "s"}, indexes = {.format = "C", .dictionary = &text};
     struct ArrowSchema *run_schemas[] = {&end, &indexes};
     struct ArrowArray dictionary = {.length = 3, .offset = 1, .n_buffers = 3, .buffers = text_buffers};
-    struct ArrowArray run_values = {.length = 4, .offset = 1, .n_buffers = 2, .buffers = index_buffers, .dictionary = &dictionary};
-    struct ArrowArray run_ends = {.length = 4, .n_buffers = 2, .buffers = end_buffers}, *runs[] = {&run_ends, &run_values};
+    struct ArrowArray run_values = {
+        .length = 4, .offset = 1, .n_buffers = 2, .buffers = index_buffers, .dictionary = &dictionary};
+    struct ArrowArray run_ends = {.length = 4, .n_buffers = 2, .buffers = end_buffers},
+                      *runs[] = {&run_ends, &run_values};
     struct fixed f = {
         .key = {.format = "+r", .name = "k", .n_children = 2, .children = run_schemas},
         .value = {.format = "z", .name = "v"},
@@ -590,7 +625,10 @@ static void test_nested(void **state)
         .rows = 5,
     };
     struct fixed plain = {
-        .key = {.format = "u", .name = "k"}, .value = f.value, .values = f.values, .rows = 5,
+        .key = {.format = "u", .name = "k"},
+        .value = f.value,
+        .values = f.values,
+        .rows = 5,
         .keys = {.length = 5, .n_buffers = 3, .buffers = key_buffers},
     };
     struct world *w = *state;
@@ -601,7 +639,8 @@ static void test_nested(void **state)
     memcpy(shifted, index, sizeof(shifted));
     shifted[2] = 0, shifted[3] = 1, shifted[4] = 2, shifted[1] = 0;
     index_buffers[1] = shifted;
-    if (add_fixed(w, &f, SF_KEY_UTF8, "nested", nested) != SF_OK || add_fixed(w, &plain, SF_KEY_UTF8, "flat", flat) != SF_OK)
+    if (add_fixed(w, &f, SF_KEY_UTF8, "nested", nested) != SF_OK ||
+        add_fixed(w, &plain, SF_KEY_UTF8, "flat", flat) != SF_OK)
         fail_msg("%s", w->err.message);
     assert_string_equal(nested, flat);
     run_values.null_count = -1;
@@ -634,7 +673,8 @@ static void test_null_structs(void **state)
         .value = {.format = "z", .name = "v"},
         .keys = {.length = 4, .n_buffers = 2, .buffers = key_buffers},
         .values = {.length = 4, .n_buffers = 3, .buffers = value_buffers},
-        .rows = 3, .off = 1,
+        .rows = 3,
+        .off = 1,
     };
     struct world *w = *state;
     char hash[33] = "";
@@ -675,7 +715,9 @@ static void test_decimals(void **state)
         skip();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct fixed f = {
-            .key = {.format = cases[i].format, .name = "k"}, .value = {.format = "z", .name = "v"}, .rows = 1,
+            .key = {.format = cases[i].format, .name = "k"},
+            .value = {.format = "z", .name = "v"},
+            .rows = 1,
             .keys = {.length = 1, .n_buffers = 2, .buffers = buffers},
             .values = {.length = 1, .n_buffers = 3, .buffers = value_buffers},
         };
@@ -696,12 +738,18 @@ static void test_empty_frames(void **state)
         const char *key, *value;
         const char *refusal; /* of a row; NULL: it would be taken */
     } cases[] = {
-        {"n", "n", "row 1: the key is null"},    {"e", "e", "key column 'k' has type halffloat"},
-        {"f", "f", "'k' has type float"},        {"g", "g", "'k' has type double"},
-        {"b", "b", "'k' has type bool"},         {"l", "b", "value column 'v' has type bool"},
-        {"tdD", "z", "'k' has type date32"},     {"l", "+l", "'v' has type list"},
-        {"l", "l", "'v' has type int64"},        {"t", "z", "'k' has type Arrow format 't'"},
-        {"l", "z", NULL},                        {"u", "z", NULL},
+        {"n", "n", "row 1: the key is null"},
+        {"e", "e", "key column 'k' has type halffloat"},
+        {"f", "f", "'k' has type float"},
+        {"g", "g", "'k' has type double"},
+        {"b", "b", "'k' has type bool"},
+        {"l", "b", "value column 'v' has type bool"},
+        {"tdD", "z", "'k' has type date32"},
+        {"l", "+l", "'v' has type list"},
+        {"l", "l", "'v' has type int64"},
+        {"t", "z", "'k' has type Arrow format 't'"},
+        {"l", "z", NULL},
+        {"u", "z", NULL},
     };
     struct world *w = *state;
     char hash[33], run_id[20];
@@ -710,7 +758,8 @@ static void test_empty_frames(void **state)
         static const double number = 1.5;
         const void *buffers[] = {NULL, &number};
         struct fixed f = {
-            .key = {.format = cases[i].key, .name = "k"}, .value = {.format = cases[i].value, .name = "v"},
+            .key = {.format = cases[i].key, .name = "k"},
+            .value = {.format = cases[i].value, .name = "v"},
             .keys = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
             .values = {.n_buffers = i == 0 ? 0 : 2, .buffers = buffers},
         };
@@ -737,18 +786,40 @@ static void test_formats(void **state)
         bool taken;
         size_t width;
     } cases[] = {
-        {"", "Arrow format ''", false, 0},       {"t", "Arrow format 't'", false, 0},     {"ts", "Arrow format 'ts'", false, 0},
-        {"td", "Arrow format 'td'", false, 0},   {"ti", "Arrow format 'ti'", false, 0},   {"tt", "Arrow format 'tt'", false, 0},
-        {"tD", "Arrow format 'tD'", false, 0},   {"tsu", "timestamp[us]", false, 0},      {"tsn:", "timestamp[ns]", false, 0},
-        {"tsm:UTC", "timestamp[ms, UTC]", false, 0}, {"tdm", "date64", false, 0},         {"tts", "time[s]", false, 0},
-        {"tDx", "Arrow format 'tDx'", false, 0}, {"tiM", "interval", false, 0},           {"d", "Arrow format 'd'", false, 0},
-        {"d:", "Arrow format 'd:'", false, 0},   {"d:38", "Arrow format 'd:38'", false, 0}, {"d:38,", "Arrow format 'd:38,'", false, 0},
-        {"d:38,0", "decimal(38, 0)", true, 16},  {"d:9,0,32", "decimal(9, 0)", true, 4},  {"d:9,0,40", "decimal(9, 0)", false, 0},
-        {"d:9,-2", "decimal(9, -2)", false, 0},  {"d:99999999999,0", "Arrow format 'd:99999999999,0'", false, 0},
-        {"w", "Arrow format 'w'", false, 0},     {"w:", "fixed_size_binary()", false, 0}, {"w:16", "fixed_size_binary(16)", true, 16},
-        {"w:-1", "fixed_size_binary(-1)", false, 0}, {"w:1x", "fixed_size_binary(1x)", false, 0},
-        {"w:99999999999", "fixed_size_binary(99999999999)", false, 0}, {"v", "Arrow format 'v'", false, 0}, {"+", "Arrow format '+'", false, 0},
-        {"+w:", "fixed_size_list()", false, 0},  {"+u", "union", false, 0},               {"l", "int64", true, 8},
+        {"", "Arrow format ''", false, 0},
+        {"t", "Arrow format 't'", false, 0},
+        {"ts", "Arrow format 'ts'", false, 0},
+        {"td", "Arrow format 'td'", false, 0},
+        {"ti", "Arrow format 'ti'", false, 0},
+        {"tt", "Arrow format 'tt'", false, 0},
+        {"tD", "Arrow format 'tD'", false, 0},
+        {"tsu", "timestamp[us]", false, 0},
+        {"tsn:", "timestamp[ns]", false, 0},
+        {"tsm:UTC", "timestamp[ms, UTC]", false, 0},
+        {"tdm", "date64", false, 0},
+        {"tts", "time[s]", false, 0},
+        {"tDx", "Arrow format 'tDx'", false, 0},
+        {"tiM", "interval", false, 0},
+        {"d", "Arrow format 'd'", false, 0},
+        {"d:", "Arrow format 'd:'", false, 0},
+        {"d:38", "Arrow format 'd:38'", false, 0},
+        {"d:38,", "Arrow format 'd:38,'", false, 0},
+        {"d:38,0", "decimal(38, 0)", true, 16},
+        {"d:9,0,32", "decimal(9, 0)", true, 4},
+        {"d:9,0,40", "decimal(9, 0)", false, 0},
+        {"d:9,-2", "decimal(9, -2)", false, 0},
+        {"d:99999999999,0", "Arrow format 'd:99999999999,0'", false, 0},
+        {"w", "Arrow format 'w'", false, 0},
+        {"w:", "fixed_size_binary()", false, 0},
+        {"w:16", "fixed_size_binary(16)", true, 16},
+        {"w:-1", "fixed_size_binary(-1)", false, 0},
+        {"w:1x", "fixed_size_binary(1x)", false, 0},
+        {"w:99999999999", "fixed_size_binary(99999999999)", false, 0},
+        {"v", "Arrow format 'v'", false, 0},
+        {"+", "Arrow format '+'", false, 0},
+        {"+w:", "fixed_size_list()", false, 0},
+        {"+u", "union", false, 0},
+        {"l", "int64", true, 8},
     };
 
     (void)state;
@@ -767,10 +838,18 @@ static void test_formats(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {WORLD_TEST(test_types), WORLD_TEST(test_refusals), WORLD_TEST(test_bad_rows_left_out), WORLD_TEST(test_a_stream_is_read_once),
-                                       WORLD_TEST(test_key_that_cannot_be_routed), WORLD_TEST(test_nested),
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_types),
+                                       WORLD_TEST(test_refusals),
+                                       WORLD_TEST(test_bad_rows_left_out),
+                                       WORLD_TEST(test_a_stream_is_read_once),
+                                       WORLD_TEST(test_key_that_cannot_be_routed),
+                                       WORLD_TEST(test_nested),
                                        WORLD_TEST(test_null_structs),
-                                       WORLD_TEST(test_decimals), WORLD_TEST(test_empty_frames), WORLD_TEST(test_json), WORLD_TEST(test_empty_values_of_bad_rows), cmocka_unit_test(test_formats)};
+                                       WORLD_TEST(test_decimals),
+                                       WORLD_TEST(test_empty_frames),
+                                       WORLD_TEST(test_json),
+                                       WORLD_TEST(test_empty_values_of_bad_rows),
+                                       cmocka_unit_test(test_formats)};
 
     return cmocka_run_group_tests_name("arrow", tests, NULL, NULL);
 }

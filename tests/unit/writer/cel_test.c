@@ -54,8 +54,8 @@ static sf_status publish(struct world *w, const sf_writer_options *o, unsigned c
     return rc;
 }
 
-#define JSON(expr, values)                                                                                   \
-    "{\"cel_columns\": {\"n\": \"int\", \"region\": \"string\"}, \"cel_expr\": \"" expr                      \
+#define JSON(expr, values)                                                              \
+    "{\"cel_columns\": {\"n\": \"int\", \"region\": \"string\"}, \"cel_expr\": \"" expr \
     "\", \"hash_algorithm\": \"xxh3_64\", \"routing_values\": " values ", \"strategy\": \"cel\"}"
 
 static void test_modes(void **state)
@@ -148,8 +148,7 @@ static void test_spills(void **state)
 
 static void test_what_is_refused(void **state)
 {
-    static const sf_routing_value twice[] = {{.type = SF_ROUTING_INT, .i = 1},
-                                             {.type = SF_ROUTING_UINT, .u = 1}};
+    static const sf_routing_value twice[] = {{.type = SF_ROUTING_INT, .i = 1}, {.type = SF_ROUTING_UINT, .u = 1}};
     static const sf_routing_value real[] = {{.type = SF_ROUTING_DOUBLE, .d = 1}};
     static const struct {
         const char *expr;
@@ -166,18 +165,14 @@ static void test_what_is_refused(void **state)
         {"n", SF_ROUTING_CATEGORICAL, twice, 2, 0, SF_INVALID, "must not contain duplicates"},
         {"n", SF_ROUTING_CATEGORICAL, real, 1, 0, SF_INVALID, "must be int or str"},
         {"n", SF_ROUTING_DIRECT, twice, 1, 0, SF_INVALID, "in categorical mode only"},
-        {"n", SF_ROUTING_INFERRED, NULL, 0, 3, SF_INVALID,
-         "sharding.num_dbs is 3, and the routing values make it 0"},
+        {"n", SF_ROUTING_INFERRED, NULL, 0, 3, SF_INVALID, "sharding.num_dbs is 3, and the routing values make it 0"},
         {"n", (sf_routing_mode)3, NULL, 0, 0, SF_INVALID, "there is no mode 3"},
-        {"n + 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
-         "non-consecutive shard IDs: distinct count=5, max+1=6."},
+        {"n + 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE, "non-consecutive shard IDs: distinct count=5, max+1=6."},
         {"n", SF_ROUTING_DIRECT, NULL, 0, 3, SF_NO_ROUTE, "row 4: the CEL expression gave shard 3"},
-        {"n * 1000000", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
-         "row 3: the CEL expression gave shard 2000000"},
+        {"n * 1000000", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE, "row 3: the CEL expression gave shard 2000000"},
         {"n - 3", SF_ROUTING_DIRECT, NULL, 0, 0, SF_NO_ROUTE,
          "row 1: the CEL expression gave shard -3: shards have the numbers 0 to 1048575"},
-        {"10 / n", SF_ROUTING_INFERRED, NULL, 0, 0, SF_NO_ROUTE,
-         "row 1: CEL evaluation failed: divide by zero"},
+        {"10 / n", SF_ROUTING_INFERRED, NULL, 0, 0, SF_NO_ROUTE, "row 1: CEL evaluation failed: divide by zero"},
         {"n > 1 ? dyn(n) : dyn(region)", SF_ROUTING_INFERRED, NULL, 0, 0, SF_INVALID,
          "row 3: routing_values must all be of one type"},
         {"n > 1", SF_ROUTING_DIRECT, NULL, 0, 0, SF_INVALID,
@@ -222,9 +217,8 @@ static void test_columns_with_nul(void **state)
         assert_int_equal(sf_writer_add(writer, &key, (sf_bytes){NULL, 0}, &w->err), SF_OK);
     }
     assert_int_equal(sf_writer_finish(writer, &w->err), SF_OK);
-    assert_string_equal(
-        sf_writer_report(writer)->warning,
-        "of 2 rows a routing column has a NUL: what stands behind it did not count for their shard");
+    assert_string_equal(sf_writer_report(writer)->warning,
+                        "of 2 rows a routing column has a NUL: what stands behind it did not count for their shard");
     sf_writer_free(writer);
     m = world_manifest(w);
     assert_string_equal(m->sharding_json, JSON("region", "[\"us\", \"us\\u0000x\"]"));

@@ -405,8 +405,9 @@ static void test_nothing_is_deleted_blindly(void **state)
     text = clean(w, &o, SF_BAD_MANIFEST);
     assert_string_equal(text, "");
     free(text);
-    world_put(w, "_CURRENT", sf_bytes_str("{\"manifest_ref\":\"" URL "/manifests/2026-01-01T00:00:00.000000Z_run_id=x/manifest\","
-                                          "\"manifest_content_type\":\"c\",\"run_id\":\"x\",\"updated_at\":0}"));
+    world_put(w, "_CURRENT",
+              sf_bytes_str("{\"manifest_ref\":\"" URL "/manifests/2026-01-01T00:00:00.000000Z_run_id=x/manifest\","
+                           "\"manifest_content_type\":\"c\",\"run_id\":\"x\",\"updated_at\":0}"));
     text = clean(w, &o, SF_NOT_FOUND);
     free(text);
     o.shard_prefix = "a/b";
@@ -418,7 +419,8 @@ static void test_nothing_is_deleted_blindly(void **state)
 /* Moves the pointer when the first listing of shards has been answered. */
 static void move_pointer(fault_store *f, sf_store_op *op)
 {
-    if (op->verb == SF_STORE_GET && strstr(op->key, "_CURRENT") && op->data && op->data->n > 3 && ++*(unsigned *)f->ctx == 2)
+    if (op->verb == SF_STORE_GET && strstr(op->key, "_CURRENT") && op->data && op->data->n > 3 &&
+        ++*(unsigned *)f->ctx == 2)
         memcpy(strstr((char *)op->data->data, "_run_id=b"), "_run_id=a", 9);
 }
 
@@ -591,12 +593,14 @@ static void test_rollback_refuses_what_is_gone(void **state)
     o.force = true;
     assert_int_equal(sf_rollback(w->rt, URL, ref, &o, &w->err), SF_OK);
     world_expect_current(w, "a");
-    assert_int_equal(sf_rollback(w->rt, URL, URL "/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL, &w->err),
-                     SF_NOT_FOUND);
+    assert_int_equal(
+        sf_rollback(w->rt, URL, URL "/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL, &w->err),
+        SF_NOT_FOUND);
     assert_int_equal(sf_rollback(w->rt, URL, "nonsense", NULL, &w->err), SF_INVALID);
     assert_string_equal(w->err.message, "Cannot extract run_id from manifest ref: nonsense");
-    assert_int_equal(sf_rollback(w->rt, URL, "s3://other/p/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL,
-                                 &w->err), SF_NOT_FOUND);
+    assert_int_equal(
+        sf_rollback(w->rt, URL, "s3://other/p/manifests/2026-01-02T03:04:05.000000Z_run_id=x/manifest", NULL, &w->err),
+        SF_NOT_FOUND);
     world_expect_current(w, "a");
 }
 
@@ -624,15 +628,20 @@ static void published(sf_store_op *op)
 /* Somebody publishes behind the look at the manifest that is rolled back to. */
 static void publish_meanwhile(fault_store *f, sf_store_op *op)
 {
-    static const char text[] = "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
-                               "\"mem://x/manifests/i/manifest\",\"run_id\":\"other\",\"updated_at\":\"2026-01-02T03:04:05Z\"}";
+    static const char text[] =
+        "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
+        "\"mem://x/manifests/i/manifest\",\"run_id\":\"other\",\"updated_at\":\"2026-01-02T03:04:05Z\"}";
     struct publication *p = f->ctx;
 
     if (p->fired || op->verb != SF_STORE_GET || !strstr(op->key, "/manifest"))
         return;
     p->fired = true;
-    p->op = (sf_store_op){.verb = SF_STORE_PUT, .key = p->key, .body = sf_bytes_str(text), .deadline_ns = SF_NO_DEADLINE,
-                          .done = published, .ctx = p};
+    p->op = (sf_store_op){.verb = SF_STORE_PUT,
+                          .key = p->key,
+                          .body = sf_bytes_str(text),
+                          .deadline_ns = SF_NO_DEADLINE,
+                          .done = published,
+                          .ctx = p};
     p->held = op;
     p->held_done = op->done;
     op->done = hold;
@@ -701,12 +710,21 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, world_tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_runs_without_manifest), TEST(test_the_time_is_the_store_s), cmocka_unit_test(test_the_time_is_the_file_system_s),
+        TEST(test_runs_without_manifest),
+        TEST(test_the_time_is_the_store_s),
+        cmocka_unit_test(test_the_time_is_the_file_system_s),
         cmocka_unit_test(test_the_time_is_the_bucket_s),
-        TEST(test_names_count_by_segment), TEST(test_history_is_kept),
-        TEST(test_shards_in_use_elsewhere), TEST(test_stale_attempts), TEST(test_nothing_is_deleted_blindly),
-        TEST(test_pointer_moves_meanwhile), TEST(test_cut_short), TEST(test_rollback_refuses_what_is_gone),
-        TEST(test_rollback_without_pointer), TEST(test_history), TEST(test_without_memory),
+        TEST(test_names_count_by_segment),
+        TEST(test_history_is_kept),
+        TEST(test_shards_in_use_elsewhere),
+        TEST(test_stale_attempts),
+        TEST(test_nothing_is_deleted_blindly),
+        TEST(test_pointer_moves_meanwhile),
+        TEST(test_cut_short),
+        TEST(test_rollback_refuses_what_is_gone),
+        TEST(test_rollback_without_pointer),
+        TEST(test_history),
+        TEST(test_without_memory),
     };
 
     return cmocka_run_group_tests_name("cleanup", tests, NULL, NULL);

@@ -52,7 +52,7 @@ static void test_shards_are_retried(void **state)
             world_expect_current(w, run_id);
             world_expect_snapshot(w, 60, 2);
             assert_int_equal(world_object_count(w, folder), objects); /* what failed has been taken back */
-        } else { /* the manifest or the pointer */
+        } else {                                                      /* the manifest or the pointer */
             assert_int_equal(rc, SF_UNAVAILABLE);
             failed++;
         }
@@ -406,9 +406,17 @@ static void test_same_rows_same_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_shards_are_retried), WORLD_TEST(test_retries_end), WORLD_TEST(test_run_id_twice),
-        WORLD_TEST(test_cancel_a_hanging_request), WORLD_TEST(test_registry_fails), WORLD_TEST(test_a_store_that_will_not_do), WORLD_TEST(test_heartbeat), WORLD_TEST(test_lapsed_lease), WORLD_TEST(test_fork),
-        WORLD_TEST(test_without_memory), WORLD_TEST(test_same_rows_same_files),
+        WORLD_TEST(test_shards_are_retried),
+        WORLD_TEST(test_retries_end),
+        WORLD_TEST(test_run_id_twice),
+        WORLD_TEST(test_cancel_a_hanging_request),
+        WORLD_TEST(test_registry_fails),
+        WORLD_TEST(test_a_store_that_will_not_do),
+        WORLD_TEST(test_heartbeat),
+        WORLD_TEST(test_lapsed_lease),
+        WORLD_TEST(test_fork),
+        WORLD_TEST(test_without_memory),
+        WORLD_TEST(test_same_rows_same_files),
     };
 
     return cmocka_run_group_tests_name("fault", tests, NULL, NULL);

@@ -26,8 +26,8 @@ static void test_row_share(void **state)
         unsigned count;
         bool refused;
     } cases[] = {
-        {"too few", 0.9, 0, 89, true},   {"just enough", 0.9, 0, 90, false}, {"too many", 0, 1.1, 111, true},
-        {"not too many", 0, 1.1, 110, false}, {"none", 0.5, 2, 0, true},     {"inside", 0.5, 2, 100, false},
+        {"too few", 0.9, 0, 89, true},        {"just enough", 0.9, 0, 90, false}, {"too many", 0, 1.1, 111, true},
+        {"not too many", 0, 1.1, 110, false}, {"none", 0.5, 2, 0, true},          {"inside", 0.5, 2, 100, false},
     };
     struct world *w = *state;
     sf_writer_options o = world_options();
@@ -310,7 +310,8 @@ static void test_attempts_from_elsewhere(void **state)
 /* Losers whose places lie around a winner's, or in it, as only a caller's mistake makes them: nothing is deleted. */
 static void test_places_that_overlap(void **state)
 {
-    static const char *const places[] = {"/shards", "/shards/run_id=r1", "/shards/run_id=r1/db=00000/attempt=00/compacted",
+    static const char *const places[] = {"/shards", "/shards/run_id=r1",
+                                         "/shards/run_id=r1/db=00000/attempt=00/compacted",
                                          "/shards/run_id=r1/db=00000/attempt=0"};
     struct world *w = *state;
     sf_writer_options o = world_options();
@@ -357,9 +358,17 @@ static void test_skew_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORLD_TEST(test_row_share),   WORLD_TEST(test_unreadable_snapshot_before), WORLD_TEST(test_empty_shards),
-        WORLD_TEST(test_check_of_the_caller), WORLD_TEST(test_sample), WORLD_TEST(test_sample_of_sqlite_shards), WORLD_TEST(test_progress), WORLD_TEST(test_cancel),
-        WORLD_TEST(test_cancel_from_outside), WORLD_TEST(test_attempts_from_elsewhere), WORLD_TEST(test_skew_is_told),
+        WORLD_TEST(test_row_share),
+        WORLD_TEST(test_unreadable_snapshot_before),
+        WORLD_TEST(test_empty_shards),
+        WORLD_TEST(test_check_of_the_caller),
+        WORLD_TEST(test_sample),
+        WORLD_TEST(test_sample_of_sqlite_shards),
+        WORLD_TEST(test_progress),
+        WORLD_TEST(test_cancel),
+        WORLD_TEST(test_cancel_from_outside),
+        WORLD_TEST(test_attempts_from_elsewhere),
+        WORLD_TEST(test_skew_is_told),
         WORLD_TEST(test_places_that_overlap),
     };
 

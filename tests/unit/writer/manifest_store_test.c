@@ -7,7 +7,14 @@
 #define MINUTE INT64_C(60000000)
 #define MOST 8
 
-enum trouble { TROUBLE_NONE, TROUBLE_BEFORE, TROUBLE_ANSWER_LOST, TROUBLE_NOT_THERE, TROUBLE_SILENT, TROUBLE_OWN_CONFLICT };
+enum trouble {
+    TROUBLE_NONE,
+    TROUBLE_BEFORE,
+    TROUBLE_ANSWER_LOST,
+    TROUBLE_NOT_THERE,
+    TROUBLE_SILENT,
+    TROUBLE_OWN_CONFLICT
+};
 
 /* A shelf with manifests. */
 struct shelf {
@@ -17,7 +24,7 @@ struct shelf {
     sf_buf *manifests[MOST];
     int64_t times[MOST];
     size_t count, current; /* MOST: nothing */
-    size_t most; /* that the list has; 0: all */
+    size_t most;           /* that the list has; 0: all */
     int retained;
     char *record; /* of the run while it was published */
 };
@@ -94,7 +101,9 @@ static sf_status shelf_load(void *ctx, const char *ref, sf_manifest_answer *out,
 
     if (i == MOST)
         return SF_NOT_FOUND; /* without a word */
-    return sf_manifest_answer_manifest(out, sf__buf_bytes(s->manifests[i])) == SF_OK ? SF_OK : sf_fail(err, SF_NOMEM, "manifest");
+    return sf_manifest_answer_manifest(out, sf__buf_bytes(s->manifests[i])) == SF_OK
+               ? SF_OK
+               : sf_fail(err, SF_NOMEM, "manifest");
 }
 
 static sf_status shelf_list(void *ctx, sf_manifest_answer *out, sf_error *err)
@@ -142,9 +151,16 @@ static struct shelf shelf_of(struct world *w)
 
 static sf_manifest_store store_of(struct shelf *s)
 {
-    return (sf_manifest_store){.size = sizeof(sf_manifest_store), .name = "shelf", .publish = shelf_publish, .load_current = shelf_current,
-                               .load_manifest = shelf_load, .list_manifests = shelf_list, .delete_manifest = shelf_delete,
-                               .retain = shelf_retain, .release = shelf_release, .ctx = s};
+    return (sf_manifest_store){.size = sizeof(sf_manifest_store),
+                               .name = "shelf",
+                               .publish = shelf_publish,
+                               .load_current = shelf_current,
+                               .load_manifest = shelf_load,
+                               .list_manifests = shelf_list,
+                               .delete_manifest = shelf_delete,
+                               .retain = shelf_retain,
+                               .release = shelf_release,
+                               .ctx = s};
 }
 
 static void shelf_empty(struct shelf *s)
@@ -231,7 +247,8 @@ static void test_manifest_and_pointer_go_to_the_store(void **state)
     sf_writer_free(writer);
     assert_int_equal(world_object_count(w, "manifests"), 0);
     assert_null(world_get(w, "_CURRENT"));
-    assert_int_equal(sf__snapshot_manifest_parse(&read, sf__buf_bytes(s.manifests[0]), 0, &sf__allocator_default, &w->err), SF_OK);
+    assert_int_equal(
+        sf__snapshot_manifest_parse(&read, sf__buf_bytes(s.manifests[0]), 0, &sf__allocator_default, &w->err), SF_OK);
     assert_string_equal(read->run_id, "one");
     assert_int_equal(read->row_count, 20);
     sf__snapshot_manifest_free(read);
@@ -312,7 +329,8 @@ static void test_what_goes_wrong(void **state)
             sf_writer_free(writer);
         }
         if (rc != cases[i].code || (world_object_count(w, folder) > 0) != cases[i].stays)
-            fail_msg("%s: %s: %s, %zu objects", cases[i].name, sf_status_name(rc), w->err.message, world_object_count(w, folder));
+            fail_msg("%s: %s: %s, %zu objects", cases[i].name, sf_status_name(rc), w->err.message,
+                     world_object_count(w, folder));
         free(s.record);
         s.record = cases[i].in_record ? read_record(w) : NULL;
         if (cases[i].in_record && !strstr(s.record, cases[i].in_record))

@@ -174,7 +174,8 @@ static void test_sample(void **state)
     assert_int_equal(b.count, 20);
     for (size_t i = 0; i < 20; i++) {
         assert_true(sf_bytes_eq(a.rows[i].key, b.rows[i].key));
-        assert_true(a.rows[i].value_hash.lo == b.rows[i].value_hash.lo && a.rows[i].value_hash.hi == b.rows[i].value_hash.hi);
+        assert_true(a.rows[i].value_hash.lo == b.rows[i].value_hash.lo &&
+                    a.rows[i].value_hash.hi == b.rows[i].value_hash.hi);
         assert_int_equal(a.rows[i].db_id, b.rows[i].db_id);
         assert_true(i == 0 || a.rows[i - 1].hash <= a.rows[i].hash);
     }
@@ -198,10 +199,9 @@ static void test_backoff(void **state)
         uint32_t retry;
         int64_t wait_ms;
     } cases[] = {
-        {1000, 2, 0, 1000},        {1000, 2, 1, 2000},      {1000, 2, 3, 8000},  {1000, 3, 2, 9000},
-        {1000, 1, 5, 1000},        {1000, 1.5, 1, 1500},    {1000, 0.5, 2, 250}, {1000, 0, 0, 1000},
-        {1000, 0, 1, 0},           {0, 2, 7, 0},            {90000, 2, 0, 90000},
-        {1000, 2, 1000, 3600000},  {1, 1e308, 3, 3600000},
+        {1000, 2, 0, 1000},   {1000, 2, 1, 2000},       {1000, 2, 3, 8000},     {1000, 3, 2, 9000}, {1000, 1, 5, 1000},
+        {1000, 1.5, 1, 1500}, {1000, 0.5, 2, 250},      {1000, 0, 0, 1000},     {1000, 0, 1, 0},    {0, 2, 7, 0},
+        {90000, 2, 0, 90000}, {1000, 2, 1000, 3600000}, {1, 1e308, 3, 3600000},
     };
 
     (void)state;
@@ -218,8 +218,8 @@ static void test_backoff(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),  cmocka_unit_test(test_routing), cmocka_unit_test(test_bad_rows),
-        cmocka_unit_test(test_counts),   cmocka_unit_test(test_sample),   cmocka_unit_test(test_backoff),
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_routing), cmocka_unit_test(test_bad_rows),
+        cmocka_unit_test(test_counts),  cmocka_unit_test(test_sample),  cmocka_unit_test(test_backoff),
     };
 
     return cmocka_run_group_tests_name("partition", tests, NULL, NULL);

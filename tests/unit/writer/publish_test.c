@@ -162,7 +162,8 @@ static unsigned count_rows(struct world *w, const char *name)
     assert_non_null(file);
     assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
     assert_int_equal(sqlite3_deserialize(db, "main", file->data, (sqlite3_int64)file->n, (sqlite3_int64)file->n,
-                                         SQLITE_DESERIALIZE_READONLY), SQLITE_OK);
+                                         SQLITE_DESERIALIZE_READONLY),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_prepare_v2(db, "SELECT k, v FROM kv", -1, &stmt, NULL), SQLITE_OK);
     while (sqlite3_step(stmt) == SQLITE_ROW) {
         char expected[64];
@@ -196,8 +197,9 @@ static void test_sqlite(void **state)
         fail_msg("%s", w->err.message);
     m = world_manifest(w);
     assert_string_equal(m->kv_backend, "sqlite");
-    assert_non_null(strstr(m->custom_json, "\"kv_backend\": \"sqlite\", \"sqlite_sidecar\": {\"codec\": \"zstd\", \"filename\": "
-                                           "\"shard.sidecar\", \"format_version\": 8, \"page_size\": 4096}}"));
+    assert_non_null(strstr(m->custom_json,
+                           "\"kv_backend\": \"sqlite\", \"sqlite_sidecar\": {\"codec\": \"zstd\", \"filename\": "
+                           "\"shard.sidecar\", \"format_version\": 8, \"page_size\": 4096}}"));
     assert_int_equal(m->shard_count, 4);
     for (uint32_t i = 0; i < 4; i++) {
         char name[100];
@@ -233,7 +235,8 @@ static void test_sqlite(void **state)
  * the ones in memory lie on a server. */
 static void test_odd_names(void **state)
 {
-    static const char *const names[] = {"a%41", "%", "100%", "a b", "a?b=c&d", "a#b", "%2e%2e", "a%2Fb", "\xc3\xa4\xe2\x82\xac", "a+b", "a%00"};
+    static const char *const names[] = {
+        "a%41", "%", "100%", "a b", "a?b=c&d", "a#b", "%2e%2e", "a%2Fb", "\xc3\xa4\xe2\x82\xac", "a+b", "a%00"};
 
     (void)state;
     for (size_t i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++) {
@@ -509,7 +512,8 @@ static void test_bad_rows_left_out(void **state)
 {
     struct world *w = *state;
     struct left_out left = {.most = 3};
-    const sf_key keys[] = {sf_key_int(1), sf_key_int(-1), sf_key_str("x", 1), sf_key_int(2), sf_key_int(-2), sf_key_int(2)};
+    const sf_key keys[] = {sf_key_int(1), sf_key_int(-1), sf_key_str("x", 1),
+                           sf_key_int(2), sf_key_int(-2), sf_key_int(2)};
     sf_bytes values[6];
     sf_writer_options o = world_options();
     const sf_write_report *r;
@@ -569,7 +573,7 @@ static void test_options(void **state)
 
     slatedb.block_bytes = 100;
     sqlite.page_bytes = 1000;
-#define CASE(text, field, value, expected)                                                                              \
+#define CASE(text, field, value, expected) \
     cases[n].name = text, cases[n].o = good, cases[n].o.field = value, cases[n++].message = expected
     CASE("shards", num_dbs, 0, "sharding.num_dbs must be > 0");
     CASE("many shards", num_dbs, UINT32_MAX, "sharding.num_dbs must be at most");
@@ -635,8 +639,8 @@ static sf_status open_with_s3(struct world *w, const sf_s3_options *s3)
     return rc;
 }
 
-static sf_status open_builder(struct world *w, sf_shard_builder **out, const char *url, const sf_slatedb_options *slatedb,
-                              const sf_sqlite_options *sqlite)
+static sf_status open_builder(struct world *w, sf_shard_builder **out, const char *url,
+                              const sf_slatedb_options *slatedb, const sf_sqlite_options *sqlite)
 {
     sf_shard_builder_options o = SF_SHARD_BUILDER_OPTIONS_INIT;
 
@@ -669,35 +673,36 @@ static void test_option_sizes_of_all(void **state)
     sf_reader_free(reader);
     assert_int_equal(sf_bucket_open(&bucket, w->rt, w->prefix, NULL, err), SF_OK);
     snprintf(url, sizeof(url), "%s/shard", w->prefix);
-#define SIZES(type, init, call, undo)                                                                                \
-    do {                                                                                                             \
-        struct {                                                                                                     \
-            type o;                                                                                                  \
-            uint64_t more[2];                                                                                        \
-        } newer = {.o = init, .more = {0, 0}};                                                                       \
-        const type *o = &newer.o;                                                                                    \
-                                                                                                                     \
-        newer.o.size = sizeof(newer);                                                                                \
-        if ((call) != SF_OK)                                                                                         \
-            fail_msg(#type ", newer: %s", err->message);                                                             \
-        undo;                                                                                                        \
-        newer.o.size = sizeof(size_t);                                                                               \
-        if ((call) != SF_OK)                                                                                         \
-            fail_msg(#type ", older: %s", err->message);                                                             \
-        undo;                                                                                                        \
-        newer.o.size = sizeof(newer);                                                                                \
-        newer.more[1] = 1;                                                                                           \
-        if ((call) != SF_UNSUPPORTED || !strstr(err->message, "a newer field is set"))                               \
-            fail_msg(#type ", with what is not known: %s", err->message);                                            \
-        newer.o.size = 0;                                                                                            \
-        if ((call) != SF_INVALID || !strstr(err->message, "size is not set"))                                        \
-            fail_msg(#type ", without a size: %s", err->message);                                                    \
+#define SIZES(type, init, call, undo)                                                  \
+    do {                                                                               \
+        struct {                                                                       \
+            type o;                                                                    \
+            uint64_t more[2];                                                          \
+        } newer = {.o = init, .more = {0, 0}};                                         \
+        const type *o = &newer.o;                                                      \
+                                                                                       \
+        newer.o.size = sizeof(newer);                                                  \
+        if ((call) != SF_OK)                                                           \
+            fail_msg(#type ", newer: %s", err->message);                               \
+        undo;                                                                          \
+        newer.o.size = sizeof(size_t);                                                 \
+        if ((call) != SF_OK)                                                           \
+            fail_msg(#type ", older: %s", err->message);                               \
+        undo;                                                                          \
+        newer.o.size = sizeof(newer);                                                  \
+        newer.more[1] = 1;                                                             \
+        if ((call) != SF_UNSUPPORTED || !strstr(err->message, "a newer field is set")) \
+            fail_msg(#type ", with what is not known: %s", err->message);              \
+        newer.o.size = 0;                                                              \
+        if ((call) != SF_INVALID || !strstr(err->message, "size is not set"))          \
+            fail_msg(#type ", without a size: %s", err->message);                      \
     } while (0)
     SIZES(sf_runtime_options, SF_RUNTIME_OPTIONS_INIT, sf_runtime_new(&rt, o, err), sf_runtime_release(rt));
-    SIZES(sf_reader_options, SF_READER_OPTIONS_INIT, sf_reader_open(&reader, w->rt, w->prefix, o, err), sf_reader_free(reader));
+    SIZES(sf_reader_options, SF_READER_OPTIONS_INIT, sf_reader_open(&reader, w->rt, w->prefix, o, err),
+          sf_reader_free(reader));
     SIZES(sf_scan_options, SF_SCAN_OPTIONS_INIT, sf_scan_open(&scan, snap, o, err), sf_scan_close(scan));
-    SIZES(sf_put_options, SF_PUT_OPTIONS_INIT,
-          sf_bucket_put(bucket, "object", sf_bytes_str("x"), o, 10000, NULL, err), (void)0);
+    SIZES(sf_put_options, SF_PUT_OPTIONS_INIT, sf_bucket_put(bucket, "object", sf_bytes_str("x"), o, 10000, NULL, err),
+          (void)0);
     SIZES(sf_s3_options, SF_S3_OPTIONS_INIT, open_with_s3(w, o), (void)0);
     SIZES(sf_site_options, SF_SITE_OPTIONS_INIT, sf_history_list(&history, w->rt, w->prefix, o, 10, err),
           sf_history_free(history));
@@ -706,8 +711,10 @@ static void test_option_sizes_of_all(void **state)
           sf_cleanup_report_free(report));
     SIZES(sf_shard_builder_options, SF_SHARD_BUILDER_OPTIONS_INIT, sf_shard_builder_open(&builder, w->rt, url, o, err),
           sf_shard_builder_free(builder));
-    SIZES(sf_slatedb_options, SF_SLATEDB_OPTIONS_INIT, open_builder(w, &builder, url, o, NULL), sf_shard_builder_free(builder));
-    SIZES(sf_sqlite_options, SF_SQLITE_OPTIONS_INIT, open_builder(w, &builder, url, NULL, o), sf_shard_builder_free(builder));
+    SIZES(sf_slatedb_options, SF_SLATEDB_OPTIONS_INIT, open_builder(w, &builder, url, o, NULL),
+          sf_shard_builder_free(builder));
+    SIZES(sf_sqlite_options, SF_SQLITE_OPTIONS_INIT, open_builder(w, &builder, url, NULL, o),
+          sf_shard_builder_free(builder));
 #undef SIZES
     sf_bucket_close(bucket);
     sf_snapshot_give_back(snap);
@@ -781,8 +788,12 @@ static void intrude(fault_store *f, sf_store_op *op)
 
     if (op->verb != (i->lose ? SF_STORE_PUT : SF_STORE_GET) || !strstr(op->key, "_CURRENT") || ++i->looks != i->at)
         return;
-    i->op = (sf_store_op){.verb = SF_STORE_PUT, .key = i->key, .body = sf_bytes_str(i->text), .deadline_ns = SF_NO_DEADLINE,
-                          .done = intruder_done, .ctx = i};
+    i->op = (sf_store_op){.verb = SF_STORE_PUT,
+                          .key = i->key,
+                          .body = sf_bytes_str(i->text),
+                          .deadline_ns = SF_NO_DEADLINE,
+                          .done = intruder_done,
+                          .ctx = i};
     i->held = op;
     i->held_done = op->done;
     op->done = hold;
@@ -812,7 +823,8 @@ static void test_pointer_moves_meanwhile(void **state)
         snprintf(i.key, sizeof(i.key), "%s/_CURRENT", w->path);
         snprintf(i.text, sizeof(i.text),
                  "{\"format_version\":1,\"manifest_content_type\":\"application/x-sqlite3\",\"manifest_ref\":"
-                 "\"%s\",\"run_id\":\"intruder\",\"updated_at\":\"2026-01-02T03:04:05.%06uZ\"}", "mem://x/manifests/i/manifest", at);
+                 "\"%s\",\"run_id\":\"intruder\",\"updated_at\":\"2026-01-02T03:04:05.%06uZ\"}",
+                 "mem://x/manifests/i/manifest", at);
         objects = world_objects(w, "shards");
         o.run_id = run_id;
         o.expected_current = SF_EXPECT_REF;
@@ -947,7 +959,8 @@ static void test_a_run_again(void **state)
     struct world *w = *state;
 
     for (int backend = SF_BACKEND_SLATEDB; backend <= SF_BACKEND_SQLITE; backend++) {
-        const char *run_id = backend == SF_BACKEND_SQLITE ? "again-sqlite" : "again-slatedb", *const dbs[] = {"db=00000", "db=00001"};
+        const char *run_id = backend == SF_BACKEND_SQLITE ? "again-sqlite" : "again-slatedb", *const dbs[] = {"db=00000",
+                                                                                                              "db=00001"};
         sf_cleanup_options clean = world_cleanup_options();
         sf_writer_options o = world_options();
         sf_cleanup_report *report;
@@ -1096,11 +1109,27 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_odd_names),
-        WORLD_TEST(test_publish),    WORLD_TEST(test_next_snapshot), WORLD_TEST(test_no_rows),      WORLD_TEST(test_empty_shards_have_no_row),
-        WORLD_TEST(test_sqlite),     WORLD_TEST(test_empty_key),     WORLD_TEST(test_raw_keys),   WORLD_TEST(test_duplicates), WORLD_TEST(test_the_gate_counts_stored_rows), WORLD_TEST(test_large_integer_keys),    WORLD_TEST(test_bad_rows), WORLD_TEST(test_bad_rows_left_out), WORLD_TEST(test_options),
-        WORLD_TEST(test_option_sizes), WORLD_TEST(test_option_sizes_of_all),
-        WORLD_TEST(test_expected_current), WORLD_TEST(test_pointer_moves_meanwhile), WORLD_TEST(test_two_at_once),
-        WORLD_TEST(test_pointer_was_ours_for_a_while), WORLD_TEST(test_a_run_again), WORLD_TEST(test_a_run_of_a_living_writer),
+        WORLD_TEST(test_publish),
+        WORLD_TEST(test_next_snapshot),
+        WORLD_TEST(test_no_rows),
+        WORLD_TEST(test_empty_shards_have_no_row),
+        WORLD_TEST(test_sqlite),
+        WORLD_TEST(test_empty_key),
+        WORLD_TEST(test_raw_keys),
+        WORLD_TEST(test_duplicates),
+        WORLD_TEST(test_the_gate_counts_stored_rows),
+        WORLD_TEST(test_large_integer_keys),
+        WORLD_TEST(test_bad_rows),
+        WORLD_TEST(test_bad_rows_left_out),
+        WORLD_TEST(test_options),
+        WORLD_TEST(test_option_sizes),
+        WORLD_TEST(test_option_sizes_of_all),
+        WORLD_TEST(test_expected_current),
+        WORLD_TEST(test_pointer_moves_meanwhile),
+        WORLD_TEST(test_two_at_once),
+        WORLD_TEST(test_pointer_was_ours_for_a_while),
+        WORLD_TEST(test_a_run_again),
+        WORLD_TEST(test_a_run_of_a_living_writer),
         cmocka_unit_test(test_a_writer_that_cannot_be_seen),
     };
 

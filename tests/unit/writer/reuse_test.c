@@ -372,8 +372,12 @@ static void test_long_checkpoints(void **state)
     writer = world_writer(w, &o);
     for (size_t i = 0; i < m->shard_count; i++) {
         char hex[33] = "";
-        sf_attempt at = {.db_id = m->shards[i].db_id, .db_url = m->shards[i].db_url, .row_count = m->shards[i].row_count,
-                         .db_bytes = m->shards[i].db_bytes, .content_hash = hex, .checkpoint_id = i == 0 ? uuid : m->shards[i].checkpoint_id};
+        sf_attempt at = {.db_id = m->shards[i].db_id,
+                         .db_url = m->shards[i].db_url,
+                         .row_count = m->shards[i].row_count,
+                         .db_bytes = m->shards[i].db_bytes,
+                         .content_hash = hex,
+                         .checkpoint_id = i == 0 ? uuid : m->shards[i].checkpoint_id};
 
         memcpy(hex, sf__content_hashes_of(&hashes, m->shards[i].db_id).p, 32);
         assert_int_equal(sf_writer_add_attempt(writer, &at, &w->err), SF_OK);

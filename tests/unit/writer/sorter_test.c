@@ -183,8 +183,7 @@ static sf_status add_all(sf_sorter *s, const struct input *in, sf_error *e)
 }
 
 /* Reads all groups; `sorted` is the input by by_group_key_number(). Returns the number of overwritten rows. */
-static sf_status check_all(sf_sorter *s, const struct input *sorted, const char *name, uint64_t *overwritten,
-                           sf_error *e)
+static sf_status check_all(sf_sorter *s, const struct input *sorted, const char *name, uint64_t *overwritten, sf_error *e)
 {
     uint8_t *value = malloc(100001);
     size_t at = 0;
@@ -238,10 +237,17 @@ static const struct {
     const char *name;
     key_shape *shape;
 } shapes[] = {
-    {"random", random_keys},     {"dense", dense_keys},       {"text", text_keys},
-    {"zeroes", zero_keys},       {"one key", one_key},        {"short", short_keys},
-    {"long prefix", long_prefix_keys}, {"staircase", staircase_keys}, {"ascending", ascending_keys},
-    {"descending", descending_keys}, {"tenants", tenant_keys},
+    {"random", random_keys},
+    {"dense", dense_keys},
+    {"text", text_keys},
+    {"zeroes", zero_keys},
+    {"one key", one_key},
+    {"short", short_keys},
+    {"long prefix", long_prefix_keys},
+    {"staircase", staircase_keys},
+    {"ascending", ascending_keys},
+    {"descending", descending_keys},
+    {"tenants", tenant_keys},
 };
 
 static void sorts_like_qsort(void **state)
@@ -251,7 +257,7 @@ static void sorts_like_qsort(void **state)
         uint32_t groups;
         uint64_t memory;
     } sizes[] = {
-        {0, 1, 1u << 20}, {1, 1, 1u << 16},  {2, 3, 1u << 20},      {300, 1, 1u << 20}, {20000, 1, 1u << 26},
+        {0, 1, 1u << 20},     {1, 1, 1u << 16},     {2, 3, 1u << 20},     {300, 1, 1u << 20},     {20000, 1, 1u << 26},
         {20000, 1, 1u << 16}, {20000, 7, 1u << 26}, {20000, 7, 1u << 18}, {3000, 1000, 1u << 18}, {25000, 3, 1u << 16},
     };
 
@@ -487,8 +493,8 @@ static void a_damaged_spill_file_is_noticed(void **state)
     assert_int_equal(sf__spill_run_new(&run, "/tmp", &sf__allocator_default, &e), SF_OK);
     sf__spill_writer_init(&w, run);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(
-            sf__spill_writer_add(&w, i / 2, sf_bytes_of("abcde", i + 1), sf_bytes_of("values", 6), &e), SF_OK);
+        assert_int_equal(sf__spill_writer_add(&w, i / 2, sf_bytes_of("abcde", i + 1), sf_bytes_of("values", 6), &e),
+                         SF_OK);
     assert_int_equal(sf__spill_writer_finish(&w, &e), SF_OK);
     sf__spill_writer_cleanup(&w);
     size = run->size;

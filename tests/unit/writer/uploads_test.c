@@ -102,8 +102,9 @@ static void begin(struct world *w, const char *run_id, const char *attempt, cons
 
 /* ------------------------------------------------------------------ rules ---------------------------------------- */
 
-#define STAYS                                                                                                \
-    "shards/notes/x\nshards/run_id=elsewhere/db=00000/attempt=00/" SST "\nshards/run_id=kept/db=00000/attempt=00/" SST "\n"
+#define STAYS                                                                                                          \
+    "shards/notes/x\nshards/run_id=elsewhere/db=00000/attempt=00/" SST "\nshards/run_id=kept/db=00000/attempt=00/" SST \
+    "\n"
 #define OF_LIVING "shards/run_id=running/db=00000/attempt=00/" SST "\n"
 #define OF_UNKNOWN "shards/run_id=unknown/db=00000/attempt=00/" SST "\n"
 
@@ -134,14 +135,16 @@ static void test_whose_uploads_go(void **state)
     o.old_runs = false;
     o.min_age_ms = 30 * MINUTE / 1000;
     expect_cleaned(w, &o, "upload kept 1\n",
-                   "shards/notes/x\nshards/run_id=dead/db=00000/attempt=00/" SST "\nshards/run_id=dead/db=00000/attempt=00/" SST
-                   "\nshards/run_id=elsewhere/db=00000/attempt=00/" SST "\nshards/run_id=failed/db=00000/attempt=03/" SST
-                   "\nshards/run_id=kept/db=00000/attempt=00/" SST "\n" OF_LIVING OF_UNKNOWN);
+                   "shards/notes/x\nshards/run_id=dead/db=00000/attempt=00/" SST
+                   "\nshards/run_id=dead/db=00000/attempt=00/" SST "\nshards/run_id=elsewhere/db=00000/attempt=00/" SST
+                   "\nshards/run_id=failed/db=00000/attempt=03/" SST "\nshards/run_id=kept/db=00000/attempt=00/" SST
+                   "\n" OF_LIVING OF_UNKNOWN);
     o.old_runs = true; /* what was begun a moment ago is a sign of life, however old the record */
     expect_cleaned(w, &o, "",
-                   "shards/notes/x\nshards/run_id=dead/db=00000/attempt=00/" SST "\nshards/run_id=dead/db=00000/attempt=00/" SST
-                   "\nshards/run_id=elsewhere/db=00000/attempt=00/" SST "\nshards/run_id=failed/db=00000/attempt=03/" SST
-                   "\nshards/run_id=kept/db=00000/attempt=00/" SST "\n" OF_LIVING OF_UNKNOWN);
+                   "shards/notes/x\nshards/run_id=dead/db=00000/attempt=00/" SST
+                   "\nshards/run_id=dead/db=00000/attempt=00/" SST "\nshards/run_id=elsewhere/db=00000/attempt=00/" SST
+                   "\nshards/run_id=failed/db=00000/attempt=03/" SST "\nshards/run_id=kept/db=00000/attempt=00/" SST
+                   "\n" OF_LIVING OF_UNKNOWN);
     o.min_age_ms = 0;
     expect_cleaned(w, &o, "upload dead 2\nrecord dead 1\nupload failed 1\nrun failed 1\nrecord failed 1\n",
                    STAYS OF_LIVING OF_UNKNOWN);
@@ -174,20 +177,27 @@ static void test_stores_that_do_not(void **state)
         sf_status rc;
         const char *text;
     } cases[] = {
-        {{SF_STORE_MULTIPART_LIST, SF_UNSUPPORTED}, SF_OK,
+        {{SF_STORE_MULTIPART_LIST, SF_UNSUPPORTED},
+         SF_OK,
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
-        {{SF_STORE_MULTIPART_LIST, SF_DENIED}, SF_OK,
+        {{SF_STORE_MULTIPART_LIST, SF_DENIED},
+         SF_OK,
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
-        {{SF_STORE_MULTIPART_LIST, SF_IO}, SF_OK, /* a list that does not read as one, a refusal with another word */
+        {{SF_STORE_MULTIPART_LIST, SF_IO},
+         SF_OK, /* a list that does not read as one, a refusal with another word */
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
-        {{SF_STORE_MULTIPART_LIST, SF_NOT_FOUND}, SF_OK,
+        {{SF_STORE_MULTIPART_LIST, SF_NOT_FOUND},
+         SF_OK,
          "run dead 1\nrecord dead 1\nunfinished uploads could not be listed: not here"},
         {{SF_STORE_MULTIPART_LIST, SF_UNAVAILABLE}, SF_UNAVAILABLE, ""},
-        {{SF_STORE_MULTIPART_ABORT, SF_UNSUPPORTED}, SF_OK,
+        {{SF_STORE_MULTIPART_ABORT, SF_UNSUPPORTED},
+         SF_OK,
          "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
-        {{SF_STORE_MULTIPART_ABORT, SF_DENIED}, SF_OK,
+        {{SF_STORE_MULTIPART_ABORT, SF_DENIED},
+         SF_OK,
          "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
-        {{SF_STORE_MULTIPART_ABORT, SF_IO}, SF_OK,
+        {{SF_STORE_MULTIPART_ABORT, SF_IO},
+         SF_OK,
          "upload dead 1 stay\nrun dead 1\nrecord dead 1\nunfinished uploads could not be aborted: not here"},
         {{SF_STORE_MULTIPART_ABORT, SF_UNAVAILABLE}, SF_UNAVAILABLE, "upload dead 0 stay\n"},
     };
@@ -290,10 +300,12 @@ static void test_pages(void **state)
         {one_a_page, 5, "upload dead 2\nrecord dead 1\nupload failed 3\nrecord failed 1\n"},
         {one_a_page_by_name, 9, "upload dead 2\nrecord dead 1\nupload failed 3\nrecord failed 1\n"},
         /* what came twice is gone the second time, which is fine */
-        {the_same_page, 2, "upload dead 4\nrecord dead 1\nupload failed 6\nrecord failed 1\n"
-                           "unfinished uploads could not be listed: the list of uploads does not go on behind its first page"},
-        {endless_pages, 10000, "upload dead 2\nrecord dead 1\nupload failed 3\nrecord failed 1\n"
-                               "unfinished uploads could not be listed: more than 10000 pages of uploads"},
+        {the_same_page, 2,
+         "upload dead 4\nrecord dead 1\nupload failed 6\nrecord failed 1\n"
+         "unfinished uploads could not be listed: the list of uploads does not go on behind its first page"},
+        {endless_pages, 10000,
+         "upload dead 2\nrecord dead 1\nupload failed 3\nrecord failed 1\n"
+         "unfinished uploads could not be listed: more than 10000 pages of uploads"},
     };
     char folder[64] = "/tmp/sf-uploads-test-XXXXXX", url[128];
     sf_cleanup_options o = world_cleanup_options();
@@ -350,7 +362,8 @@ static void test_many(void **state)
 /* Files that puts left in whichever folder; nobody else has such. */
 static void test_killed_puts(void **state)
 {
-    static const char *const names[] = {"snap/.sf-tmp-0123456789abcdef0123456789abcdef", "snap/.sf-tmp-claim-0123456789abcdef",
+    static const char *const names[] = {"snap/.sf-tmp-0123456789abcdef0123456789abcdef",
+                                        "snap/.sf-tmp-claim-0123456789abcdef",
                                         "snap/manifests/old/.sf-tmp-1123456789abcdef0123456789abcdef",
                                         "snap/manifests/new/.sf-tmp-2123456789abcdef0123456789abcdef"};
     char folder[] = "/tmp/sf-killed-XXXXXX", url[128], path[256];
@@ -398,8 +411,9 @@ static void test_killed_puts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {WORLD_TEST(test_whose_uploads_go), WORLD_TEST(test_stores_that_do_not), WORLD_TEST(test_many),
-                                       cmocka_unit_test(test_pages), cmocka_unit_test(test_killed_puts)};
+    const struct CMUnitTest tests[] = {WORLD_TEST(test_whose_uploads_go), WORLD_TEST(test_stores_that_do_not),
+                                       WORLD_TEST(test_many), cmocka_unit_test(test_pages),
+                                       cmocka_unit_test(test_killed_puts)};
 
     return cmocka_run_group_tests_name("uploads", tests, NULL, NULL);
 }

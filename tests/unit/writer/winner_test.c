@@ -100,7 +100,8 @@ static bool naively_touches(const char *a, const char *b)
 /* Every folder against every set of the others: as comparing with each of them would say. */
 static void test_folders(void **state)
 {
-    static const char *const names[] = {"a", "a/b", "a/b/c", "a/bc", "a-b", "a-b/c", "ab", "ab/c", "a/b-c", "a/b-c/d", "b", "\xc3\xa9/x"};
+    static const char *const names[] = {"a",  "a/b",  "a/b/c", "a/bc",    "a-b", "a-b/c",
+                                        "ab", "ab/c", "a/b-c", "a/b-c/d", "b",   "\xc3\xa9/x"};
 
     (void)state;
     for (size_t mask = 0; mask < (size_t)1 << COUNT(names); mask++) {

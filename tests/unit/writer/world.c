@@ -324,9 +324,16 @@ void world_delete(struct world *w, const char *folder)
 void world_put_record(struct world *w, const char *run_id, sf_run_status status, int64_t updated_us, int64_t lease_us,
                       const char *manifest_ref)
 {
-    sf_run_record r = {.format_version = 1, .run_id = run_id, .writer_type = "c", .s3_prefix = w->prefix,
-                       .shard_prefix = "shards", .db_path_template = "db={db_id:05d}", .status = status,
-                       .started_at_us = updated_us, .updated_at_us = updated_us, .lease_expires_at_us = lease_us,
+    sf_run_record r = {.format_version = 1,
+                       .run_id = run_id,
+                       .writer_type = "c",
+                       .s3_prefix = w->prefix,
+                       .shard_prefix = "shards",
+                       .db_path_template = "db={db_id:05d}",
+                       .status = status,
+                       .started_at_us = updated_us,
+                       .updated_at_us = updated_us,
+                       .lease_expires_at_us = lease_us,
                        .manifest_ref = manifest_ref};
     char name[300], *text;
     size_t n;
@@ -345,8 +352,12 @@ void world_begin_upload(struct world *w, const char *name)
 
     snprintf(key, sizeof(key), "%s/%s", w->path, name);
     assert_int_equal(sf__store_wait(w->inner, &create, NULL, &w->err), SF_OK);
-    part = (sf_store_op){.verb = SF_STORE_MULTIPART_PART, .key = key, .upload_id = create.upload_id_out, .part_number = 1,
-                         .body = sf_bytes_str("part"), .deadline_ns = SF_NO_DEADLINE};
+    part = (sf_store_op){.verb = SF_STORE_MULTIPART_PART,
+                         .key = key,
+                         .upload_id = create.upload_id_out,
+                         .part_number = 1,
+                         .body = sf_bytes_str("part"),
+                         .deadline_ns = SF_NO_DEADLINE};
     assert_int_equal(sf__store_wait(w->inner, &part, NULL, &w->err), SF_OK);
     sf__store_op_cleanup(&create, w->inner->alloc);
 }

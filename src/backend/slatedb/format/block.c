@@ -46,8 +46,8 @@ static sf_status check_v1(const sf_block *b, sf_error *err)
         size_t pos = b->rows.n - c.n;
 
         if (sf__block_offset(b, i) != pos)
-            return sf_fail(err, SF_CORRUPT, "block: row %u lies at %zu, its offset says %zu" SF_TRANSFORMER_HINT, i, pos,
-                           sf__block_offset(b, i));
+            return sf_fail(err, SF_CORRUPT, "block: row %u lies at %zu, its offset says %zu" SF_TRANSFORMER_HINT, i,
+                           pos, sf__block_offset(b, i));
         if (!sf__row_v1(&c, &r))
             return sf__block_bad_row(b, pos, err);
         if (r.shared > first_len)
@@ -81,8 +81,9 @@ static sf_status check_v2(const sf_block *b, sf_error *err)
         prev_len = r.shared + r.suffix.n;
     }
     if (restart < b->offset_count)
-        return sf_fail(err, SF_CORRUPT, "block: restart %u is said to lie at %zu, where no row begins" SF_TRANSFORMER_HINT,
-                       restart, sf__block_offset(b, restart));
+        return sf_fail(err, SF_CORRUPT,
+                       "block: restart %u is said to lie at %zu, where no row begins" SF_TRANSFORMER_HINT, restart,
+                       sf__block_offset(b, restart));
     return SF_OK;
 }
 
@@ -99,8 +100,10 @@ sf_status sf__block_check(sf_bytes plain, unsigned version, sf_error *err)
         bool valid = b.version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r);
 
         if (valid && c.n > 0)
-            return sf_fail(err, SF_CORRUPT, "block of %zu bytes, which only a single row may take; its first one takes %zu"
-                           SF_TRANSFORMER_HINT, plain.n, b.rows.n - c.n);
+            return sf_fail(
+                err, SF_CORRUPT,
+                "block of %zu bytes, which only a single row may take; its first one takes %zu" SF_TRANSFORMER_HINT,
+                plain.n, b.rows.n - c.n);
     }
     return b.version == 1 ? check_v1(&b, err) : check_v2(&b, err);
 }

@@ -26,8 +26,8 @@ sf_status sf__block_check(sf_bytes plain, unsigned version, sf_error *err) SF_MU
 
 /* The newest row of `key` with seq <= max_seq: *found and *row (tombstones and merge operands are rows like others).
  * Not found here: the next candidate block may still have it. No allocation, no copy of keys. */
-sf_status sf__block_get(const sf_block *b, sf_bytes key, uint64_t max_seq, bool *found, sf_block_row *row,
-                        sf_error *err) SF_MUST_USE;
+sf_status sf__block_get(const sf_block *b, sf_bytes key, uint64_t max_seq, bool *found, sf_block_row *row, sf_error *err)
+    SF_MUST_USE;
 
 /* Walks all rows, every version of a key: forwards after first / seek_ge, backwards after last / seek_lt. A call that
  * fails leaves valid = false. Versions of one key come newest first forwards, oldest first backwards. */
@@ -44,13 +44,13 @@ typedef struct sf_block_cursor {
     uint8_t *keys;      /* forwards: the current key; backwards: the keys of one section */
     size_t keys_cap;
     bool backwards;
-    size_t pos;     /* forwards: of the next row */
-    size_t key_len; /* forwards: of the current key */
-    bool has_last;  /* forwards: `keys` holds the key of the row shown last, */
-    size_t last_len; /* of this length */
+    size_t pos;                  /* forwards: of the next row */
+    size_t key_len;              /* forwards: of the current key */
+    bool has_last;               /* forwards: `keys` holds the key of the row shown last, */
+    size_t last_len;             /* of this length */
     struct section_row *section; /* backwards: the rows from one restart to the next */
     size_t section_cap;
-    size_t section_left;  /* rows of it not yet shown */
+    size_t section_left;    /* rows of it not yet shown */
     uint32_t sections_left; /* sections not yet decoded */
 } sf_block_cursor;
 
@@ -76,9 +76,9 @@ typedef struct sf_block_rows {
     uint64_t max_seq; /* what is newer is passed over */
     size_t most;      /* rows, SF_BLOCK_ROWS_MAX at most */
     bool has_end;
-    sf_bytes end;     /* above all keys that are wanted */
+    sf_bytes end; /* above all keys that are wanted */
     /* filled */
-    bool new_key;     /* the row passed last has another key than the last version that might be seen */
+    bool new_key; /* the row passed last has another key than the last version that might be seen */
     size_t count;
     sf_row rows[SF_BLOCK_ROWS_MAX];
     size_t key_bytes;

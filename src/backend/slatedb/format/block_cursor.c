@@ -183,7 +183,8 @@ static inline uint64_t head_behind(uint64_t head, size_t shared, sf_bytes suffix
 
 /* A key of `shared` bytes from `from` and a suffix, at `to`, where `room` bytes are; 16 bytes can be read at `from`, and at the suffix
  * unless it is `near_end`. False: there is too little room. */
-static inline bool key_put(uint8_t *to, size_t room, uint64_t head, const uint8_t *from, size_t shared, sf_bytes suffix, bool near_end)
+static inline bool key_put(uint8_t *to, size_t room, uint64_t head, const uint8_t *from, size_t shared, sf_bytes suffix,
+                           bool near_end)
 {
     if (shared + suffix.n == 8 && room >= 8) {
         head = SF_BE64(head);
@@ -241,8 +242,8 @@ void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
         if (!(v1 ? sf__row_v1(&rest, &r) : sf__row_v2(&rest, &r)) || r.shared > from.n || (r.flags & SF_ROW_MERGE))
             break;
         head = head_behind(v1 ? first_head : last_head, r.shared, r.suffix);
-        if (!key_put(out->keys + out->key_bytes, SF_BLOCK_ROWS_KEY_BYTES - out->key_bytes, head, from.p, r.shared, r.suffix,
-                     v1 || end - r.suffix.p < 16))
+        if (!key_put(out->keys + out->key_bytes, SF_BLOCK_ROWS_KEY_BYTES - out->key_bytes, head, from.p, r.shared,
+                     r.suffix, v1 || end - r.suffix.p < 16))
             break;
         key.n = r.shared + r.suffix.n;
         if (head <= last_head) {

@@ -7,7 +7,7 @@
 #define MAX_HEAD_BYTES 8u
 #define MAX_PREFIX_BYTES 240u
 #define KEY_BYTES (MAX_PREFIX_BYTES + MAX_HEAD_BYTES) /* what matters here of a key */
-#define MAX_SAME_HEADS 16u /* rows that a look-up compares, at most */
+#define MAX_SAME_HEADS 16u                            /* rows that a look-up compares, at most */
 #define MAX_ROW_AREA UINT16_MAX
 #define FETCHED_ROW_BYTES 256u
 
@@ -18,9 +18,9 @@ struct row_walk {
     const sf_block *block;
     sf_cursor left;
     sf_stored_row row;
-    size_t off;       /* of the row */
-    size_t key_len;   /* all of it */
-    size_t first_len; /* version 1: of the first key, */
+    size_t off;               /* of the row */
+    size_t key_len;           /* all of it */
+    size_t first_len;         /* version 1: of the first key, */
     uint8_t first[KEY_BYTES]; /* which begins so */
     uint8_t key[KEY_BYTES];
 };
@@ -109,7 +109,9 @@ static uint16_t *offsets_of(const sf_block_dir *d)
 
 static inline uint64_t head_at(const uint8_t *heads, unsigned head_bytes, size_t i)
 {
-    return head_bytes == 2 ? ((const uint16_t *)heads)[i] : head_bytes == 4 ? ((const uint32_t *)heads)[i] : ((const uint64_t *)heads)[i];
+    return head_bytes == 2   ? ((const uint16_t *)heads)[i]
+           : head_bytes == 4 ? ((const uint32_t *)heads)[i]
+                             : ((const uint64_t *)heads)[i];
 }
 
 static void head_put(uint8_t *heads, unsigned head_bytes, size_t i, uint64_t head)
@@ -151,8 +153,8 @@ static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
     return true;
 }
 
-sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab, const sf_allocator *a,
-                             sf_buf **out, sf_error *err)
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab,
+                             const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes content = sf__buf_bytes(plain);
     sf_buf *b = NULL;
@@ -167,7 +169,8 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
         front = dir_bytes(&s);
         if (room && front > room->left) {
             room->wanted = front;
-            return sf_fail(err, SF_WOULD_BLOCK, "a directory of %zu bytes does not fit into %llu", front, (unsigned long long)room->left);
+            return sf_fail(err, SF_WOULD_BLOCK, "a directory of %zu bytes does not fit into %llu", front,
+                           (unsigned long long)room->left);
         }
         b = slab ? sf__buf_new(slab, front + content.n) : NULL;
         b = b ? b : sf__buf_new(a, front + content.n);
@@ -249,8 +252,8 @@ uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
     return (uint32_t)i;
 }
 
-sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found, sf_block_row *row,
-                            sf_error *err)
+sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found,
+                            sf_block_row *row, sf_error *err)
 {
     const sf_block_dir *d = (const sf_block_dir *)plain->data;
     const uint8_t *heads = heads_of(d), *content = plain->data + plain->front;
@@ -258,13 +261,15 @@ sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, u
 
     key = not_null(key);
     *found = false;
-    for (size_t i = first; i < d->count && (i == first || head_at(heads, d->head_bytes, i) == head_at(heads, d->head_bytes, first)); i++) {
+    for (size_t i = first;
+         i < d->count && (i == first || head_at(heads, d->head_bytes, i) == head_at(heads, d->head_bytes, first)); i++) {
         sf_cursor c = {content + offsets[i], (size_t)(offsets[d->count] - offsets[i])};
         sf_stored_row r;
 
         if (!(d->version == 1 ? sf__row_v1(&c, &r) : sf__row_v2(&c, &r)))
             return sf_fail(err, SF_CORRUPT, "block: no valid row at %u" SF_TRANSFORMER_HINT, offsets[i]);
-        if (r.shared > key.n || r.suffix.n != key.n - r.shared || !sf_bytes_same(r.suffix.p, key.p + r.shared, r.suffix.n) || r.seq > max_seq)
+        if (r.shared > key.n || r.suffix.n != key.n - r.shared ||
+            !sf_bytes_same(r.suffix.p, key.p + r.shared, r.suffix.n) || r.seq > max_seq)
             continue;
         sf__row_out(&r, row);
         row->key = key;

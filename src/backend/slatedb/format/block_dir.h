@@ -26,13 +26,13 @@ typedef struct sf_block_dir {
  * `plain` itself, where that would not help: rows that share much more than all do, a key with very many versions, a block of one
  * large row. It is taken from `slab`, where that is not NULL and has room, else from `a`. SF_WOULD_BLOCK when the directory does not fit
  * into `room` (NULL: no bound): before it is made. */
-sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab, const sf_allocator *a, sf_buf **out,
-                             sf_error *err) SF_MUST_USE;
+sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned version, const sf_allocator *slab,
+                             const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;
 
 /* The first row that may have the key, by the directory, which is there; the number of rows: none has. Fetches that row. */
 uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key);
 /* As sf__block_get(), with what that has found. */
-sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found, sf_block_row *row,
-                            sf_error *err) SF_MUST_USE;
+sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found,
+                            sf_block_row *row, sf_error *err) SF_MUST_USE;
 
 #endif

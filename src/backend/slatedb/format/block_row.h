@@ -65,8 +65,8 @@ static inline bool sf__row_v2(sf_cursor *in, sf_stored_row *r)
                !sf_cursor_varint32(&c, &value_len)) {
         return false;
     }
-    if (!sf_cursor_take(&c, unshared, &r->suffix) || !sf_cursor_take(&c, value_len, &r->value) || !sf__row_tail(&c, r) ||
-        (value_len != 0 && (r->flags & SF_ROW_TOMBSTONE)))
+    if (!sf_cursor_take(&c, unshared, &r->suffix) || !sf_cursor_take(&c, value_len, &r->value) ||
+        !sf__row_tail(&c, r) || (value_len != 0 && (r->flags & SF_ROW_TOMBSTONE)))
         return false;
     *in = c;
     return true;

@@ -23,7 +23,7 @@ typedef struct sf_block_writer {
 } sf_block_writer;
 
 void sf__block_writer_init(sf_block_writer *w, size_t block_bytes, const sf_allocator *a); /* within the limits above */
-void sf__block_writer_cleanup(sf_block_writer *w); /* takes a zeroed one */
+void sf__block_writer_cleanup(sf_block_writer *w);                                         /* takes a zeroed one */
 
 /* Keys ascending (versions of one key by descending seq), not empty; key and value below 4 GiB. *full: the row does not
  * fit, the block is as it was; a block without rows takes any. SF_NOMEM. */

@@ -89,8 +89,8 @@ static sf_status no_memory(size_t n, sf_error *err)
 }
 
 /* Codecs that store the plain size: allocate exactly, and the result must be exactly that. */
-static sf_status open_sized(sf_plain_room *room, sf_bytes payload, sf_codec codec, uint64_t plain, size_t limit, const sf_allocator *a,
-                            sf_buf **out, sf_error *err)
+static sf_status open_sized(sf_plain_room *room, sf_bytes payload, sf_codec codec, uint64_t plain, size_t limit,
+                            const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_buf *b;
     bool ok;
@@ -140,8 +140,8 @@ static size_t first_guess(sf_bytes payload, size_t limit)
 }
 
 /* From `cap` on up to `limit`. */
-static sf_status open_growing(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, void *ctx, size_t cap,
-                              size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_growing(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, void *ctx,
+                              size_t cap, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     size_t most = room && room->left < limit ? (size_t)room->left : limit;
 
@@ -232,8 +232,10 @@ static struct unpacker *unpacker_take(sf_plain_room *room, sf_codec codec, const
     u = sf__alloc(a, sizeof(*u));
     if (!u)
         return NULL;
-    *u = (struct unpacker){
-        .base = {codec, unpacker_free}, .alloc = a, .state = codec == SF_CODEC_ZLIB ? (void *)libdeflate_alloc_decompressor() : (void *)ZSTD_createDCtx()};
+    *u = (struct unpacker){.base = {codec, unpacker_free},
+                           .alloc = a,
+                           .state = codec == SF_CODEC_ZLIB ? (void *)libdeflate_alloc_decompressor()
+                                                           : (void *)ZSTD_createDCtx()};
     if (!u->state) {
         sf__free(a, u);
         return NULL;
@@ -242,8 +244,8 @@ static struct unpacker *unpacker_take(sf_plain_room *room, sf_codec codec, const
 }
 
 /* open_growing() with one of them. */
-static sf_status open_with_unpacker(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, size_t cap, size_t limit,
-                                    const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_with_unpacker(sf_plain_room *room, sf_bytes payload, sf_codec codec, attempt_fn fn, size_t cap,
+                                    size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     struct unpacker *u = unpacker_take(room, codec, a);
     sf_status rc;
@@ -255,9 +257,11 @@ static sf_status open_with_unpacker(sf_plain_room *room, sf_bytes payload, sf_co
     return rc;
 }
 
-static sf_status open_zlib(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_zlib(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out,
+                           sf_error *err)
 {
-    return open_with_unpacker(room, payload, SF_CODEC_ZLIB, zlib_attempt, first_guess(payload, limit), limit, a, out, err);
+    return open_with_unpacker(room, payload, SF_CODEC_ZLIB, zlib_attempt, first_guess(payload, limit), limit, a, out,
+                              err);
 }
 
 /* The sum of what the frames say, or ZSTD_CONTENTSIZE_UNKNOWN when one does not. */
@@ -285,7 +289,8 @@ static sf_status zstd_plain_size(sf_bytes payload, size_t limit, unsigned long l
     return SF_OK;
 }
 
-static sf_status open_zstd(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out, sf_error *err)
+static sf_status open_zstd(sf_plain_room *room, sf_bytes payload, size_t limit, const sf_allocator *a, sf_buf **out,
+                           sf_error *err)
 {
     unsigned long long known;
     size_t cap;
@@ -329,8 +334,8 @@ static sf_status decompress(sf_plain_room *room, sf_bytes payload, sf_codec code
     }
 }
 
-sf_status sf__decompress(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain,
-                              const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__decompress(sf_plain_room *room, sf_bytes payload, sf_codec codec, size_t max_plain, const sf_allocator *a,
+                         sf_buf **out, sf_error *err)
 {
     sf_status rc;
 
@@ -357,14 +362,14 @@ sf_status sf__stored_block_check(sf_bytes stored, sf_bytes *payload, sf_error *e
         return sf_fail(err, SF_CORRUPT, "%zu bytes cannot hold a checksum", stored.n);
     found = sf__crc32(body);
     if (found != expected)
-        return sf_fail(err, SF_CORRUPT, "checksum mismatch in %zu bytes: stored %08x, computed %08x", stored.n, expected,
-                       found);
+        return sf_fail(err, SF_CORRUPT, "checksum mismatch in %zu bytes: stored %08x, computed %08x", stored.n,
+                       expected, found);
     *payload = body;
     return SF_OK;
 }
 
-sf_status sf__stored_block_open(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
-                                     sf_buf *owner, const sf_allocator *a, sf_buf **out, sf_error *err)
+sf_status sf__stored_block_open(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain, sf_buf *owner,
+                                const sf_allocator *a, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
     sf_status rc = sf__stored_block_check(stored, &payload, err);
@@ -380,7 +385,7 @@ sf_status sf__stored_block_open(sf_plain_room *room, sf_bytes stored, sf_codec c
 }
 
 sf_status sf__stored_block_view(sf_plain_room *room, sf_bytes stored, sf_codec codec, size_t max_plain,
-                                     const sf_allocator *a, sf_bytes *plain, sf_buf **out, sf_error *err)
+                                const sf_allocator *a, sf_bytes *plain, sf_buf **out, sf_error *err)
 {
     sf_bytes payload;
     sf_buf *b = NULL;

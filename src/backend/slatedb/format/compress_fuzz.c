@@ -89,8 +89,8 @@ static void check_plain(sf_bytes plain, sf_codec codec)
     sf_buf *got;
 
     must(payload != NULL);
-    must(sf__decompress(NULL, (sf_bytes){payload, compress_into(payload, cap, plain, codec)}, codec, plain.n, heap, &got,
-                        NULL) == SF_OK);
+    must(sf__decompress(NULL, (sf_bytes){payload, compress_into(payload, cap, plain, codec)}, codec, plain.n, heap,
+                        &got, NULL) == SF_OK);
     must(sf_bytes_eq(sf__buf_bytes(got), plain));
     sf__buf_release(got);
     free(payload);

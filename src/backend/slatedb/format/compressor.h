@@ -8,7 +8,7 @@
 typedef struct sf_compressor {
     sf_codec codec;
     const sf_allocator *alloc;
-    void *state; /* of zlib and zstd: made once, since it takes longer than a small block */
+    void *state;  /* of zlib and zstd: made once, since it takes longer than a small block */
     uint8_t *buf; /* the stored block */
     size_t cap;
 } sf_compressor;

@@ -43,8 +43,7 @@ static sf_status composite_decode(sf_filter *f, sf_bytes plain, sf_error *err)
         return sf_fail(err, SF_CORRUPT, "invalid filter block: %zu bytes" SF_TRANSFORMER_HINT, plain.n);
     for (unsigned i = 0; i < count; i++) {
         if (!sf_cursor_u16be(&c, &name_len) || !sf_cursor_take(&c, name_len, &name) ||
-            !sf_cursor_u64be(&c, &payload_len) || payload_len > c.n ||
-            !sf_cursor_take(&c, (size_t)payload_len, &payload))
+            !sf_cursor_u64be(&c, &payload_len) || payload_len > c.n || !sf_cursor_take(&c, (size_t)payload_len, &payload))
             return sf_fail(err, SF_CORRUPT,
                            "invalid filter block: filter %u of %u does not fit in %zu bytes" SF_TRANSFORMER_HINT, i,
                            count, plain.n);
@@ -99,7 +98,8 @@ struct probe {
  * for filters of a few bits, so the divisions of the loop are subtractions. */
 static inline struct probe probe_begin(const sf_bloom *b, uint64_t hash)
 {
-    return (struct probe){(uint32_t)hash % b->bit_count, (uint32_t)(hash >> 32) % b->bit_count}; /* half the time of 64-bit divisions */
+    return (struct probe){(uint32_t)hash % b->bit_count,
+                          (uint32_t)(hash >> 32) % b->bit_count}; /* half the time of 64-bit divisions */
 }
 
 /* Before looking at probe i. */

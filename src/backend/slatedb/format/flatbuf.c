@@ -74,21 +74,21 @@ static sf_status field_pos(const sf_fb_table *t, unsigned id, size_t n, size_t *
     if (off == 0)
         return SF_OK;
     if (off < 4 || n > t->inline_len || off > t->inline_len - n)
-        return sf_fail(err, SF_CORRUPT, "field %u of the FlatBuffer table at %u lies at %u of %u bytes", id, t->pos, off,
-                       t->inline_len);
+        return sf_fail(err, SF_CORRUPT, "field %u of the FlatBuffer table at %u lies at %u of %u bytes", id, t->pos,
+                       off, t->inline_len);
     *pos = t->pos + (size_t)off;
     return *pos % n == 0 ? SF_OK : misaligned("field", *pos, err);
 }
 
-#define FB_SCALAR(name, type)                                                                                \
-    sf_status sf__fb_##name(const sf_fb_table *t, unsigned id, type def, type *out, sf_error *err)           \
-    {                                                                                                        \
-        size_t pos;                                                                                          \
-        sf_status rc = field_pos(t, id, sizeof(type), &pos, err);                                            \
-                                                                                                             \
-        if (rc == SF_OK)                                                                                     \
-            *out = pos == 0 ? def : (type)sf_load_le(t->buf.p + pos, sizeof(type));                          \
-        return rc;                                                                                           \
+#define FB_SCALAR(name, type)                                                                      \
+    sf_status sf__fb_##name(const sf_fb_table *t, unsigned id, type def, type *out, sf_error *err) \
+    {                                                                                              \
+        size_t pos;                                                                                \
+        sf_status rc = field_pos(t, id, sizeof(type), &pos, err);                                  \
+                                                                                                   \
+        if (rc == SF_OK)                                                                           \
+            *out = pos == 0 ? def : (type)sf_load_le(t->buf.p + pos, sizeof(type));                \
+        return rc;                                                                                 \
     }
 FB_SCALAR(u8, uint8_t)
 FB_SCALAR(u16, uint16_t)

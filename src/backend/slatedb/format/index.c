@@ -58,7 +58,8 @@ static size_t bytes_for(uint32_t count, size_t key_bytes)
 {
     size_t marks = sf__index_mark_count(&(sf_index){.count = count}) + 1;
 
-    return (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) + (marks + 1) * sizeof(uint32_t) + key_bytes;
+    return (size_t)count * (2 * sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t) +
+           (marks + 1) * sizeof(uint32_t) + key_bytes;
 }
 
 static sf_status index_alloc(sf_index *idx, uint32_t count, size_t key_bytes, const sf_allocator *a, sf_error *err)
@@ -111,8 +112,8 @@ static void heads_fill(sf_index *idx)
         e++;
     idx->leading_empty = e;
     if (e < idx->count)
-        idx->shared_len = (uint32_t)shared_prefix(sf__index_block_bound(idx, e),
-                                                  sf__index_block_bound(idx, idx->count - 1));
+        idx->shared_len =
+            (uint32_t)shared_prefix(sf__index_block_bound(idx, e), sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
         heads[i] = i < e ? 0 : sf_bytes_head(sf__index_block_bound(idx, i), idx->shared_len);
     if (e < idx->count)
@@ -199,7 +200,9 @@ static inline uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
     n = marks[part + 1] - from;
     if (n > FEW || idx->count - e < FEW)
         return (uint32_t)(lower_bound(heads + from, n > 0 ? n : 1, head) - heads);
-    heads += from < idx->count - FEW ? from : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
+    heads += from < idx->count - FEW
+                 ? from
+                 : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
 #pragma GCC unroll 3
     for (uint32_t half = FEW / 2; half > 0; half /= 2)
         heads += heads[half - 1] < head ? half : 0;
@@ -240,7 +243,8 @@ static inline void search(const sf_index *idx, sf_bytes key, uint32_t *lower, ui
         *upper = e;
         return;
     }
-    if (key.n < idx->shared_len || !sf_bytes_same(key.p, sf__index_keys(idx), idx->shared_len)) { /* the first bound that is not empty lies at keys */
+    if (key.n < idx->shared_len ||
+        !sf_bytes_same(key.p, sf__index_keys(idx), idx->shared_len)) { /* the first bound that is not empty lies at keys */
         *lower = *upper = sf_bytes_cmp(key, sf_bytes_of(sf__index_keys(idx), idx->shared_len)) > 0 ? idx->count : e;
         return;
     }

@@ -10,9 +10,9 @@
 #include "backend/slatedb/format/compress.h"
 
 typedef struct sf_index {
-    uint32_t count;         /* blocks; 0 in an SST without rows */
-    uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
-    uint32_t shared_len;    /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
+    uint32_t count;          /* blocks; 0 in an SST without rows */
+    uint32_t leading_empty;  /* bounds 0 .. leading_empty-1 are empty */
+    uint32_t shared_len;     /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
     uint64_t parts_per_head; /* 2^64ths of a part (`marks`) */
     uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos`, `marks` and the keys lie behind them */
 } sf_index;
@@ -52,8 +52,8 @@ typedef struct sf_index_range {
 } sf_index_range;
 
 /* `plain` = the decompressed index; blocks_end = sf__sst_blocks_end(). */
-sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a,
-                           sf_error *err) SF_MUST_USE;
+sf_status sf__index_decode(sf_index *out, sf_bytes plain, uint64_t blocks_end, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */
 void sf__index_cleanup(sf_index *idx, const sf_allocator *a);
 /* What it takes, for a cache to charge. */

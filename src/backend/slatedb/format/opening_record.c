@@ -31,7 +31,8 @@ static bool put_key(sf_strbuf *b, sf_bytes key)
 
 static bool is_contiguous(const sf_sst_info *i)
 {
-    return i->has_first_key && i->has_last_key && i->sst_type == SF_SST_COMPACTED && i->filter_off + i->filter_len == i->index_off &&
+    return i->has_first_key && i->has_last_key && i->sst_type == SF_SST_COMPACTED &&
+           i->filter_off + i->filter_len == i->index_off &&
            (i->stats_len == 0 || i->stats_off == i->index_off + i->index_len);
 }
 
@@ -43,8 +44,9 @@ static bool put_sst(sf_strbuf *b, const sf_built_sst *sst)
     sf_store_be(ulid, 8, sst->ulid.hi);
     sf_store_be(ulid + 8, 8, sst->ulid.lo);
     sf__strbuf_add(b, ulid, sizeof(ulid));
-    if (!is_contiguous(i) || !put_key(b, i->first_key) || !put_key(b, i->last_key) || !put_varint(b, sf__sst_blocks_end(i)) ||
-        !put_varint(b, i->filter_len) || !put_varint(b, i->index_len) || !put_varint(b, i->stats_len))
+    if (!is_contiguous(i) || !put_key(b, i->first_key) || !put_key(b, i->last_key) ||
+        !put_varint(b, sf__sst_blocks_end(i)) || !put_varint(b, i->filter_len) || !put_varint(b, i->index_len) ||
+        !put_varint(b, i->stats_len))
         return false;
     sf__strbuf_putc(b, (char)i->codec);
     sf__strbuf_putc(b, (char)i->filter_format);
@@ -96,9 +98,10 @@ static sf_status take_sst(sf_cursor *c, sf_sst_view *v, sf_error *err)
     uint8_t codec;
     sf_id128 ulid;
 
-    if (!sf_cursor_u64be(c, &ulid.hi) || !sf_cursor_u64be(c, &ulid.lo) || !take_key(c, &i->first_key) || !take_key(c, &i->last_key) ||
-        !sf_cursor_varint32(c, &blocks_end) || !sf_cursor_varint32(c, &filter_len) || !sf_cursor_varint32(c, &index_len) ||
-        !sf_cursor_varint32(c, &stats_len) || !sf_cursor_u8(c, &codec) || !sf_cursor_u8(c, &i->filter_format))
+    if (!sf_cursor_u64be(c, &ulid.hi) || !sf_cursor_u64be(c, &ulid.lo) || !take_key(c, &i->first_key) ||
+        !take_key(c, &i->last_key) || !sf_cursor_varint32(c, &blocks_end) || !sf_cursor_varint32(c, &filter_len) ||
+        !sf_cursor_varint32(c, &index_len) || !sf_cursor_varint32(c, &stats_len) || !sf_cursor_u8(c, &codec) ||
+        !sf_cursor_u8(c, &i->filter_format))
         return sf_fail(err, SF_CORRUPT, "it is cut short");
     sf__ulid_format(ulid, v->ulid);
     v->format_version = SF_SST_VERSION_WRITTEN;

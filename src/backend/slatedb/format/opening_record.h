@@ -21,6 +21,7 @@ sf_status sf__opening_record_encode(sf_buf **out, const sf_built_database *db, u
 bool sf__opening_record_facts(sf_bytes record, uint64_t *manifest_bytes, uint64_t *objects) SF_MUST_USE;
 /* What decoding the database's manifest would have given, without its checkpoint and without `buf`: what it needs of the record is
  * copied. SF_CORRUPT, SF_UNSUPPORTED; on failure *out is zeroed. */
-sf_status sf__opening_record_decode(sf_slatedb_manifest *out, sf_bytes record, const sf_allocator *a, sf_error *err) SF_MUST_USE;
+sf_status sf__opening_record_decode(sf_slatedb_manifest *out, sf_bytes record, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 
 #endif

@@ -165,8 +165,7 @@ static const struct named_sst *named_sst_find(const struct named_sst *v, uint32_
     return lo > 0 && sf__id128_eq(v[lo - 1].id, id) ? &v[lo - 1] : NULL;
 }
 
-static sf_status bound_decode(const sf_fb_table *range, unsigned field, const char *what, sf_key_bound *out,
-                              sf_error *err)
+static sf_status bound_decode(const sf_fb_table *range, unsigned field, const char *what, sf_key_bound *out, sf_error *err)
 {
     sf_fb_table t;
     uint8_t type = 0;
@@ -194,8 +193,8 @@ static sf_status bound_decode(const sf_fb_table *range, unsigned field, const ch
 }
 
 /* *out stays where there is none, and where it leaves nothing out. */
-static sf_status visible_range_decode(const struct builder *b, const sf_fb_table *t, unsigned field, const sf_key_range **out,
-                                      sf_error *err)
+static sf_status visible_range_decode(const struct builder *b, const sf_fb_table *t, unsigned field,
+                                      const sf_key_range **out, sf_error *err)
 {
     sf_key_range range = {0}, *kept;
     sf_fb_table table;
@@ -572,8 +571,8 @@ static sf_status checkpoints_decode(struct builder *b, const sf_fb_table *root, 
 {
     sf_fb_vector v;
     sf_fb_table t;
-    sf_status rc = sf__fb_tables(root, b->head->version == 1 ? V1_CHECKPOINTS : V2_CHECKPOINTS, SF_FB_REQUIRED, "checkpoints",
-                                 &v, NULL, err);
+    sf_status rc = sf__fb_tables(root, b->head->version == 1 ? V1_CHECKPOINTS : V2_CHECKPOINTS, SF_FB_REQUIRED,
+                                 "checkpoints", &v, NULL, err);
 
     if (rc == SF_OK)
         rc = count_check(b, v.count, "checkpoints", err);
@@ -598,8 +597,9 @@ static sf_status unused_check(const struct builder *b, const sf_fb_table *root, 
     if ((rc = id_check(root, ROOT_LAST_COMPACTED, SF_FB_OPTIONAL, "last compacted L0", err)) != SF_OK ||
         (rc = sf__fb_bytes(root, ROOT_SEQUENCE_TRACKER, SF_FB_OPTIONAL, "sequence_tracker", &unused, NULL, err)) != SF_OK)
         return rc;
-    return b->head->version == 1 ? SF_OK : sf__fb_string(root, V2_SEGMENT_EXTRACTOR_NAME, SF_FB_OPTIONAL,
-                                                   "segment_extractor_name", &unused, NULL, err);
+    return b->head->version == 1 ? SF_OK
+                                 : sf__fb_string(root, V2_SEGMENT_EXTRACTOR_NAME, SF_FB_OPTIONAL,
+                                                 "segment_extractor_name", &unused, NULL, err);
 }
 
 static sf_status root_decode(struct builder *b, sf_bytes flat, sf_error *err)
@@ -613,7 +613,8 @@ static sf_status root_decode(struct builder *b, sf_bytes flat, sf_error *err)
         (rc = sf__fb_u64(&root, ROOT_WRITER_EPOCH, 0, &b->head->writer_epoch, err)) != SF_OK ||
         (rc = sf__fb_u64(&root, ROOT_REPLAY_AFTER_WAL_ID, 0, &b->head->replay_after_wal_id, err)) != SF_OK ||
         (rc = sf__fb_u64(&root, ROOT_WAL_ID_LAST_SEEN, 0, &b->head->wal_id_last_seen, err)) != SF_OK ||
-        (rc = sf__fb_u64(&root, b->head->version == 1 ? V1_LAST_L0_SEQ : V2_LAST_L0_SEQ, 0, &b->head->last_l0_seq, err)) != SF_OK)
+        (rc = sf__fb_u64(&root, b->head->version == 1 ? V1_LAST_L0_SEQ : V2_LAST_L0_SEQ, 0, &b->head->last_l0_seq, err)) !=
+            SF_OK)
         return rc;
     if (b->head->version == 1) /* an empty string counts: its presence is the flag */
         rc = sf__fb_string(&root, V1_WAL_OBJECT_STORE_URI, SF_FB_OPTIONAL, "wal_object_store_uri", &uri,
@@ -709,5 +710,6 @@ const sf_slatedb_tree *sf__slatedb_manifest_tree(const sf_slatedb_manifest *m, s
 bool sf__sst_view_may_hold(const sf_sst_view *v, sf_bytes key)
 {
     return v->info.has_first_key && sf_bytes_cmp(key, v->info.first_key) >= 0 &&
-           (!v->info.has_last_key || sf_bytes_cmp(key, v->info.last_key) <= 0) && (!v->visible || sf__key_range_contains(v->visible, key));
+           (!v->info.has_last_key || sf_bytes_cmp(key, v->info.last_key) <= 0) &&
+           (!v->visible || sf__key_range_contains(v->visible, key));
 }

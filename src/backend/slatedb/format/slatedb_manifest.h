@@ -76,8 +76,8 @@ typedef struct sf_slatedb_manifest {
 } sf_slatedb_manifest;
 
 /* Acquires `buf` on success. On failure *out is zeroed. */
-sf_status sf__slatedb_manifest_decode(sf_slatedb_manifest *out, sf_buf *buf, const sf_allocator *a,
-                                      sf_error *err) SF_MUST_USE;
+sf_status sf__slatedb_manifest_decode(sf_slatedb_manifest *out, sf_buf *buf, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 /* For decoders: zeroed room for so many things, which lasts as long as the manifest. NULL without memory. */
 void *sf__slatedb_manifest_memory(sf_slatedb_manifest *m, size_t count, size_t size) SF_MUST_USE;
 /* Takes a zeroed struct and leaves one. */

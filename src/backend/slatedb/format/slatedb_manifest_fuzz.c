@@ -56,9 +56,10 @@ static void check_view(const sf_buf *b, const sf_sst_view *v)
         return;
     }
     must(!info->has_last_key || sf_bytes_cmp(info->first_key, info->last_key) <= 0);
-    must(sf__sst_view_may_hold(v, info->first_key) == (!v->visible || sf__key_range_contains(v->visible, info->first_key)));
-    must(!info->has_last_key ||
-         sf__sst_view_may_hold(v, info->last_key) == (!v->visible || sf__key_range_contains(v->visible, info->last_key)));
+    must(sf__sst_view_may_hold(v, info->first_key) ==
+         (!v->visible || sf__key_range_contains(v->visible, info->first_key)));
+    must(!info->has_last_key || sf__sst_view_may_hold(v, info->last_key) ==
+                                    (!v->visible || sf__key_range_contains(v->visible, info->last_key)));
 }
 
 static void check_tree(const sf_slatedb_manifest *m, const sf_slatedb_tree *t, uint32_t *views)

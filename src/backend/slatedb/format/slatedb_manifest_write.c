@@ -30,24 +30,14 @@ enum {
 enum { ID_HIGH, ID_LOW, ID_FIELDS };
 enum { SST_ID, SST_INFO, SST_VISIBLE_RANGE, SST_FORMAT_VERSION, SST_FIELDS };
 enum { RUN_FIELD_ID, RUN_SSTS, RUN_FIELDS };
-enum {
-    CP_ID,
-    CP_MANIFEST_ID,
-    CP_EXPIRE_S,
-    CP_CREATE_S,
-    CP_METADATA_TYPE,
-    CP_METADATA,
-    CP_NAME,
-    CP_FIELDS
-};
+enum { CP_ID, CP_MANIFEST_ID, CP_EXPIRE_S, CP_CREATE_S, CP_METADATA_TYPE, CP_METADATA, CP_NAME, CP_FIELDS };
 
 /* What is not listed is absent: no external databases, nothing compacted from L0, and above all no WAL store, whose
  * mere presence would mean that there is one. */
 static const uint8_t manifest_sizes[M_FIELDS] = {
-    [M_MANIFEST_ID] = 8,        [M_INITIALIZED] = 1,    [M_WRITER_EPOCH] = 8,
-    [M_COMPACTOR_EPOCH] = 8,    [M_REPLAY_AFTER_WAL_ID] = 8, [M_WAL_ID_LAST_SEEN] = 8,
-    [M_L0] = 4,                 [M_COMPACTED] = 4,      [M_LAST_L0_CLOCK_TICK] = 8,
-    [M_CHECKPOINTS] = 4,        [M_LAST_L0_SEQ] = 8,    [M_RECENT_SNAPSHOT_MIN_SEQ] = 8,
+    [M_MANIFEST_ID] = 8,         [M_INITIALIZED] = 1,      [M_WRITER_EPOCH] = 8, [M_COMPACTOR_EPOCH] = 8,
+    [M_REPLAY_AFTER_WAL_ID] = 8, [M_WAL_ID_LAST_SEEN] = 8, [M_L0] = 4,           [M_COMPACTED] = 4,
+    [M_LAST_L0_CLOCK_TICK] = 8,  [M_CHECKPOINTS] = 4,      [M_LAST_L0_SEQ] = 8,  [M_RECENT_SNAPSHOT_MIN_SEQ] = 8,
     [M_SEQUENCE_TRACKER] = 4,
 };
 static const uint8_t id_sizes[ID_FIELDS] = {8, 8};

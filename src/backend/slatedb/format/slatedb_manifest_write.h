@@ -24,7 +24,7 @@ typedef struct sf_built_database {
 } sf_built_database;
 
 /* As manifest 1. *out is the caller's. SF_NOMEM; SF_UNSUPPORTED when it gets too large. */
-sf_status sf__slatedb_manifest_encode(sf_buf **out, const sf_built_database *db, const sf_allocator *a,
-                                      sf_error *err) SF_MUST_USE;
+sf_status sf__slatedb_manifest_encode(sf_buf **out, const sf_built_database *db, const sf_allocator *a, sf_error *err)
+    SF_MUST_USE;
 
 #endif

@@ -62,8 +62,8 @@ sf_status sf__sst_info_from_table(sf_sst_info *out, const sf_fb_table *t, uint64
         (rc = sf__fb_u64(t, SF_SST_INFO_FILTER_LEN, 0, &info.filter_len, err)) != SF_OK ||
         (rc = sf__fb_u8(t, SF_SST_INFO_COMPRESSION_FORMAT, 0, &codec, err)) != SF_OK ||
         (rc = sf__fb_u8(t, SF_SST_INFO_SST_TYPE, 0, &info.sst_type, err)) != SF_OK ||
-        (rc = sf__fb_bytes(t, SF_SST_INFO_LAST_ENTRY, SF_FB_OPTIONAL, "last_entry", &info.last_key,
-                           &info.has_last_key, err)) != SF_OK ||
+        (rc = sf__fb_bytes(t, SF_SST_INFO_LAST_ENTRY, SF_FB_OPTIONAL, "last_entry", &info.last_key, &info.has_last_key,
+                           err)) != SF_OK ||
         (rc = sf__fb_u64(t, SF_SST_INFO_STATS_OFFSET, 0, &info.stats_off, err)) != SF_OK ||
         (rc = sf__fb_u64(t, SF_SST_INFO_STATS_LEN, 0, &info.stats_len, err)) != SF_OK ||
         (rc = sf__fb_u8(t, SF_SST_INFO_FILTER_FORMAT, 0, &info.filter_format, err)) != SF_OK)
