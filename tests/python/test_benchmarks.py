@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -57,6 +58,19 @@ def test_a_fleet_keeps_to_its_inputs(results: Path) -> None:
     sent = {name.split("/")[1]: value for name, value in fleet.items() if name.endswith("/sent while sick")}
     assert sent["no retries"] < sent["retries"] < sent["retries, hedged without a budget"]
     assert sent["retries, hedged as built"] < 1.02 * sent["retries"]  # a store that is sick is not asked more
+
+
+def test_what_second_requests_can_bring_is_bounded(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    bound = importlib.import_module("hedge_bound")
+    quantile, get = bound.quantile, bound.GET
+    reads = bound.Reads(lambda share: quantile(get, share))
+    assert (bound.p999_ms(reads.longer), 1000 * quantile(get, 0.999)) == (pytest.approx(144, abs=0.5), 144)
+    p999, after, chance = bound.best(reads, 0.05, bound.p999_ms)
+    assert chance * reads.longer[round(after * 10)] <= 0.05 and after == pytest.approx(1000 * quantile(get, 0.95), abs=1)
+    assert 117 < p999 < 119  # with 5 % no rule takes 25 % off 144
+    hedged = simulated(results, 1)["hedged/a look-up/share of 5%, p999"]
+    assert hedged > 0.95 * p999  # drawn, and so not to the last percent
 
 
 def test_a_fleet_wants_results(tmp_path: Path) -> None:
