@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import socketserver
@@ -71,10 +72,11 @@ def plain() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def closed() -> int:
+def closed() -> Iterator[int]:
     """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
+    with socket.socket() as bound:  # so that it is nobody else's either
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def connection(endpoint: str) -> dict[str, Any]:
@@ -100,25 +102,36 @@ def own(kind: type, endpoint: str) -> Any:
     return kind(credential_provider=CREDENTIALS, s3_connection_options=connection(endpoint))
 
 
-async def _async(endpoint: str) -> None:
-    await AsyncShardedReader.open(timeout=SHORT, **arguments(endpoint))
+async def _async(endpoint: str, timeout: float) -> None:
+    await AsyncShardedReader.open(timeout=timeout, **arguments(endpoint))
 
 
-async def _plugged(endpoint: str) -> None:
-    await AsyncShardedReader.open(timeout=SHORT, **arguments(endpoint, reader_factory=own(OwnFactory, endpoint)))
+async def _plugged(endpoint: str, timeout: float) -> None:
+    await AsyncShardedReader.open(timeout=timeout, **arguments(endpoint, reader_factory=own(OwnFactory, endpoint)))
 
 
-async def _sync(endpoint: str) -> None:
-    await asyncio.to_thread(lambda: ShardedReader(open_timeout=SHORT, **arguments(endpoint)))
+async def _sync(endpoint: str, timeout: float) -> None:
+    await asyncio.to_thread(lambda: ShardedReader(open_timeout=timeout, **arguments(endpoint)))
 
 
-async def _sync_plugged(endpoint: str) -> None:
+async def _sync_plugged(endpoint: str, timeout: float) -> None:
     factory = own(OwnSyncFactory, endpoint)
     await asyncio.to_thread(
-        lambda: ConcurrentShardedReader(open_timeout=SHORT, **arguments(endpoint, reader_factory=factory)))
+        lambda: ConcurrentShardedReader(open_timeout=timeout, **arguments(endpoint, reader_factory=factory)))
 
 
-OPENINGS: dict[str, Callable[[str], Any]] = {
+async def told(work: Callable[[float], Any], text: str) -> OperationTimeoutError:
+    """How a call ends that has no time: with more of it where this machine was too busy for a first attempt."""
+    for timeout in (SHORT, 5 * SHORT, 25 * SHORT):
+        with pytest.raises(OperationTimeoutError) as caught:
+            await work(timeout)
+        if re.search(text, str(caught.value)):
+            break
+    assert re.search(text, str(caught.value))
+    return caught.value
+
+
+OPENINGS: dict[str, Callable[[str, float], Any]] = {
     "async": _async, "async, plugged": _plugged, "sync": _sync, "concurrent, plugged": _sync_plugged,
 }
 
@@ -150,9 +163,7 @@ async def test_openings_say_why(
     if cause == "no proxy there":
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed}")
     text, http_status = CAUSES[cause]
-    with pytest.raises(OperationTimeoutError, match=text) as caught:
-        await OPENINGS[way](endpoint)
-    error = caught.value
+    error = await told(lambda timeout: OPENINGS[way](endpoint, timeout), text)
     assert str(error).startswith(f"get {PREFIX}/_CURRENT: ")
     assert (error.operation, error.object_url) == ("get", f"{PREFIX}/_CURRENT")
     assert error.http_status == http_status
@@ -165,20 +176,19 @@ async def test_other_calls_say_why(front: Front) -> None:
     async with AsyncShardedReader.open(**arguments(front.endpoint)) as reader:
         await asyncio.to_thread(front.plan, Fault(status=503, code="SlowDown", times=-1))
 
-        async def first_row() -> None:
-            async for _ in reader.scan(timeout=SHORT):
+        async def first_row(timeout: float) -> None:
+            async for _ in reader.scan(timeout=timeout):
                 pass
 
-        async def limited() -> None:
+        async def limited(timeout: float) -> None:
             with pytest.raises(OperationTimeoutError):  # a batch says it of each shard
-                await reader.multi_get(list(ROWS), timeout=SHORT)
-            await reader.get_many(list(ROWS), timeout=SHORT)
+                await reader.multi_get(list(ROWS), timeout=timeout)
+            await reader.get_many(list(ROWS), timeout=timeout)
 
-        for work in (lambda: reader.refresh(timeout=SHORT), first_row, limited):
-            with pytest.raises(OperationTimeoutError, match=AFTER + ".*GET answered 503 SlowDown") as caught:
-                await work()
-            assert str(caught.value.object_url).startswith(PREFIX)
-            assert caught.value.http_status == 503
+        for work in (lambda timeout: reader.refresh(timeout=timeout), first_row, limited):
+            error = await told(work, AFTER + ".*GET answered 503 SlowDown")
+            assert str(error.object_url).startswith(PREFIX)
+            assert error.http_status == 503
     await asyncio.to_thread(front.plan)
 
 

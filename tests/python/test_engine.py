@@ -52,7 +52,7 @@ def shard_folder(copy: Path, db_id: int) -> Path:
 
 async def settled(reader: AsyncShardedReader) -> None:
     """Until nothing is borrowed: the engine ends scans and reads on a thread of its own."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while reader.health().borrowed:
             await asyncio.sleep(0.005)
 
@@ -79,7 +79,7 @@ async def test_what_get_returns_is_a_coroutine() -> None:
             coroutine.close()
             assert await asyncio.create_task(work()) == result
             assert await asyncio.gather(work(), work()) == [result, result]
-            assert await asyncio.wait_for(work(), 5) == result
+            assert await asyncio.wait_for(work(), 60) == result
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(work())
             assert task.result() == result
@@ -199,8 +199,8 @@ def test_several_event_loops() -> None:
 
     reader = asyncio.run(opened())
     for _ in range(2):
-        assert asyncio.run(asyncio.wait_for(reader.get(KEY), 5)) == VALUE
-        assert asyncio.run(asyncio.wait_for(reader.refresh(), 5)) is False
+        assert asyncio.run(asyncio.wait_for(reader.get(KEY), 60)) == VALUE
+        assert asyncio.run(asyncio.wait_for(reader.refresh(), 60)) is False
     asyncio.run(reader.close())
 
 

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import ROOT
+from faulty_s3 import Fault, Front, access, no_faults, publishing, value_of  # noqa: F401
 
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from fault_server import Fault, Front, fault_server  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
-
-from shardyfusion import (  # noqa: E402
-    AsyncShardedReader,
-    CacheOptions,
-    HashShardedWriteConfig,
-    MetricEvent,
-    PythonRecordInput,
-    ShardedReader,
-    StaticCredentialProvider,
-    WriterOutputConfig,
-)
-from shardyfusion.metrics import NativeMetrics  # noqa: E402
-from shardyfusion.testing import ListMetricsCollector  # noqa: E402
-from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+from shardyfusion import AsyncShardedReader, CacheOptions, MetricEvent, ShardedReader
+from shardyfusion.metrics import NativeMetrics
+from shardyfusion.testing import ListMetricsCollector
 
 KEYS, PREFIX = 400, "s3://scratch/hedged"
 SILENCE = Fault(match=".sst", stall=-1)  # until the client goes
@@ -35,31 +19,10 @@ LATE = Fault(match=".sst", latency=0.5)
 HEDGED = CacheOptions(memory_bytes=0, hedge_share=0.5, hedge_after=0.1)
 
 
-def value_of(key: int) -> bytes:
-    return key.to_bytes(4, "big") * 1024
-
-
-def access(endpoint: str) -> dict[str, Any]:
-    return {
-        "credential_provider": StaticCredentialProvider(ACCESS_KEY, SECRET_KEY),
-        "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION},
-    }
-
-
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with s3_server() as server:
-        output = WriterOutputConfig(local_root=str(tmp_path_factory.mktemp("local")))
-        config = HashShardedWriteConfig(num_dbs=2, s3_prefix=PREFIX, output=output, **access(server.endpoint))
-        write_hash_sharded(range(KEYS), config, PythonRecordInput(key_fn=int, value_fn=value_of))
-        with fault_server(server.endpoint) as f:
-            yield f
-
-
-@pytest.fixture(autouse=True)
-def no_faults(front: Front) -> Iterator[None]:
-    yield
-    front.plan()
+    with publishing(tmp_path_factory.mktemp("local"), KEYS, PREFIX) as f:
+        yield f
 
 
 def reading(front: Front, folder: Path, cache: CacheOptions = HEDGED, **options: Any) -> ShardedReader[Any]:
@@ -80,7 +43,8 @@ def test_a_second_request_answers(front: Front, tmp_path: Path) -> None:
             assert reader.get(7) == value_of(7)
             stats = reader.cache_stats()
             assert stats.hedges_sent >= stats.hedges_won >= 1  # more than one only where this machine is slow
-    assert outcomes(told)[:2] == ["sent", "won"]
+    seen = outcomes(told)
+    assert "sent" in seen and "won" in seen and seen.index("sent") < seen.index("won")
     counters = counted.snapshot().counters
     assert counters["s3_hedges{sent}"] == stats.hedges_sent and counters["s3_hedges{won}"] == stats.hedges_won
 
@@ -96,7 +60,8 @@ async def test_the_same_of_batches_and_scans(front: Front, tmp_path: Path) -> No
 
 def test_a_store_that_refuses_is_not_asked_more(front: Front, tmp_path: Path) -> None:
     told = ListMetricsCollector()
-    with reading(front, tmp_path, metrics_collector=told) as reader:
+    patient = CacheOptions(memory_bytes=0, hedge_share=0.5, hedge_after=0.4)  # on a busy machine the refusal comes before it, too
+    with reading(front, tmp_path, patient, metrics_collector=told) as reader:
         front.plan(Fault(match=".sst", status=503, times=1), LATE)
         assert reader.get(7) == value_of(7)
         stats = reader.cache_stats()

@@ -124,7 +124,7 @@ async def test_refresh_under_fire(published: Published, tmp_path: Path, options:
                 assert not any(task.done() for task in readers)
             done.set()
         assert reads > SWITCHES / 10
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while reader.health().borrowed:
                 await asyncio.sleep(0.01)
 
@@ -353,8 +353,8 @@ def test_control_c_during_a_blocking_read(slow: Proxy, call: str) -> None:
     done = run(slow, f"""
 reader = ShardedReader(**ARGUMENTS)
 print("opened", flush=True); sys.stdin.readline()
-threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     {call}
 except KeyboardInterrupt:
     print("interrupted")
@@ -398,6 +398,6 @@ async def test_a_signal_handler_may_cancel(slow: Proxy) -> None:
         try:
             os.kill(os.getpid(), signal.SIGUSR1)
             with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 60)
         finally:
             loop.remove_signal_handler(signal.SIGUSR1)

@@ -74,7 +74,7 @@ async def test_what_get_returns_is_a_coroutine(core, rows):
     assert await op == value
     assert await asyncio.create_task(core.get(key)) == value
     assert await asyncio.gather(core.get(key), core.get(key)) == [value, value]
-    assert await asyncio.wait_for(core.get(key), 5) == value
+    assert await asyncio.wait_for(core.get(key), 60) == value
     async with asyncio.TaskGroup() as group:
         task = group.create_task(core.get(key))
     assert task.result() == value

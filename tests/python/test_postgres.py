@@ -639,7 +639,7 @@ def test_a_statement_that_waits_for_a_lock(tables: Tables, publish: Any) -> None
         with pytest.raises(ManifestStoreError, match="no answer within|statement timeout"):
             call()
     blocked.free()
-    assert store.load_current().ref == "run-1"  # type: ignore[union-attr]
+    assert tables.store().load_current().ref == "run-1"  # type: ignore[union-attr]
 
 
 def test_connections_that_hang_are_not_made_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -695,7 +695,7 @@ def test_what_is_left_out_is_nobodys_context() -> None:
     def connect() -> Any:
         raise DriversError(f"invalid dsn: {PASSWORD}")
 
-    store = PostgresManifestStore(connect, ensure_table=False, timeout=0.5)
+    store = PostgresManifestStore(connect, ensure_table=False)
     with pytest.raises(ManifestStoreError) as info:
         store.load_current()
     assert info.value.__context__ is info.value.__cause__ is None

@@ -8,7 +8,6 @@ import gc
 import inspect
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,20 +16,13 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from fixtures import ROOT
+from faulty_s3 import ACCESS_KEY, REGION, ROWS, SECRET_KEY, Fault, Front, access, config, no_faults, publishing, value_of  # noqa: F401
 
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from fault_server import Fault, Front, fault_server  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, s3_server  # noqa: E402
-
-from shardyfusion import (  # noqa: E402
+from shardyfusion import (
     AsyncS3ManifestStore,
     AsyncShardedReader,
     AsyncSlateDbReaderFactory,
     ConcurrentShardedReader,
-    HashShardedWriteConfig,
-    PythonRecordInput,
     PythonWriteOptions,
     S3ManifestStore,
     S3TransientError,
@@ -38,17 +30,15 @@ from shardyfusion import (  # noqa: E402
     ShardyfusionError,
     SlateDbFactory,
     SlateDbReaderFactory,
-    StaticCredentialProvider,
     WriterManifestConfig,
     WriterObservabilityConfig,
-    WriterOutputConfig,
 )
-from shardyfusion._engine import native  # noqa: E402
-from shardyfusion._store_events import noting  # noqa: E402
-from shardyfusion.metrics import MetricEvent  # noqa: E402
-from shardyfusion.reader._observe import Metrics  # noqa: E402
-from shardyfusion.storage import AsyncObstoreBackend, ObstoreBackend, create_s3_store  # noqa: E402
-from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+from shardyfusion._engine import native
+from shardyfusion._store_events import noting
+from shardyfusion.metrics import MetricEvent
+from shardyfusion.reader._observe import Metrics
+from shardyfusion.storage import AsyncObstoreBackend, ObstoreBackend, create_s3_store
+from shardyfusion.writer.python import write_hash_sharded
 
 PREFIX = "s3://scratch/p"
 KEYS = 2400
@@ -61,38 +51,14 @@ SURVIVED = [(RETRY, "get", 1), (RETRY, "get", 2)]
 REPORTED = [*SURVIVED, (GIVEN_UP, "get", ATTEMPTS)]
 
 
-def value_of(key: int) -> bytes:
-    return key.to_bytes(4, "big") * 1024  # fills a block of its own
-
-
 def s3(endpoint: str) -> dict[str, Any]:
-    return {
-        "credential_provider": StaticCredentialProvider(ACCESS_KEY, SECRET_KEY),
-        "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION, "max_attempts": ATTEMPTS},
-    }
-
-
-def config(prefix: str, endpoint: str, local: Path, **options: Any) -> HashShardedWriteConfig:
-    return HashShardedWriteConfig(
-        num_dbs=2, s3_prefix=prefix, output=WriterOutputConfig(local_root=str(local)), **s3(endpoint), **options)
-
-
-ROWS = PythonRecordInput(key_fn=int, value_fn=value_of)
+    return access(endpoint, max_attempts=ATTEMPTS)
 
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with s3_server() as server:
-        for prefix in (PREFIX, f"{PREFIX}2"):
-            write_hash_sharded(range(KEYS), config(prefix, server.endpoint, tmp_path_factory.mktemp("local")), ROWS)
-        with fault_server(server.endpoint) as f:
-            yield f
-
-
-@pytest.fixture(autouse=True)
-def no_faults(front: Front) -> Iterator[None]:
-    yield
-    front.plan()
+    with publishing(tmp_path_factory.mktemp("local"), KEYS, PREFIX, f"{PREFIX}2") as f:
+        yield f
 
 
 class Collector:
@@ -471,9 +437,8 @@ def test_a_collector_does_not_move_shards_that_are_written(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     prefix = f"s3://scratch/moved-{listens}"
     front.plan()
-    write_hash_sharded(range(10), HashShardedWriteConfig(
-        num_dbs=2, s3_prefix=prefix, output=WriterOutputConfig(local_root=str(tmp_path)),
-        manifest=WriterManifestConfig(**s3(front.endpoint)),
+    write_hash_sharded(range(10), config(
+        prefix, tmp_path, manifest=WriterManifestConfig(**s3(front.endpoint)),
         observability=WriterObservabilityConfig(metrics_collector=Collector() if listens else None)), ROWS)
     assert any(".sst" in request["target"] for request in front.log()["requests"])
 
@@ -511,7 +476,7 @@ def test_writers(name: str, fault: str, front: Front, tmp_path: Path) -> None:
     matching = {"put of a shard": ".sst", "put of the pointer": "_CURRENT", "run record": "run.yaml"}[fault]
     front.plan(Fault(match=matching, status=503, times=2))
     prefix = f"s3://scratch/{name}/{fault}".replace(" ", "-")
-    write_hash_sharded(range(KEYS), config(prefix, front.endpoint, tmp_path, **given), ROWS, options)
+    write_hash_sharded(range(KEYS), config(prefix, tmp_path, **s3(front.endpoint), **given), ROWS, options)
     names = [event for event, _ in collector.events]
     assert names.index(RETRY) < names.index(MetricEvent.WRITE_COMPLETED)
     assert collector.threads == {threading.get_ident()}
@@ -528,7 +493,7 @@ def test_a_write_that_fails(name: str, front: Front, tmp_path: Path) -> None:
         given["adapter_factory"] = OurAdapters(**s3(front.endpoint))
     front.plan(Fault(match=".sst", status=503, times=-1))
     with pytest.raises(ShardyfusionError):
-        write_hash_sharded(range(KEYS), config("s3://scratch/failed", front.endpoint, tmp_path, **given), ROWS, options)
+        write_hash_sharded(range(KEYS), config("s3://scratch/failed", tmp_path, **s3(front.endpoint), **given), ROWS, options)
     assert GIVEN_UP in {event for event, _, _ in collector.retries()}
 
 
@@ -548,7 +513,7 @@ def test_a_worker_process_tells_its_copy(front: Front, tmp_path: Path) -> None:
     given = {"metrics_collector": FileCollector(file), "adapter_factory": OurAdapters(**s3(front.endpoint))}
     front.plan(Fault(match=".sst", status=503, times=1))
     write_hash_sharded(
-        range(KEYS), config("s3://scratch/parallel", front.endpoint, tmp_path / "local", **given), ROWS,
+        range(KEYS), config("s3://scratch/parallel", tmp_path / "local", **s3(front.endpoint), **given), ROWS,
         PythonWriteOptions(progress=False, parallel=True))
     told = [line.split() for line in file.read_text().splitlines()]
     assert [pid != str(os.getpid()) for pid, event in told if event == "s3.retry"] == [True]
