@@ -11,6 +11,7 @@
 #include "turn.h"
 
 #include "base/error.h"
+#include "reader/snapshot.h"
 
 #define SMALL_BATCH_LOOKS 10 /* a thousand keys or so */
 #define LARGE_LIST 50000     /* copied in some tenths of a millisecond */
@@ -152,6 +153,14 @@ static enum op_outcome batch_collect(struct operation *op, struct key_batch *b)
 #define SEEN_LOG2_MIN 8
 #define SEEN_LOG2_MAX 24 /* 2 MiB, for a million keys */
 
+/* With places for all keys, so that none is put there twice; but of texts alone a dict makes a smaller one. */
+static PyObject *answers_new(PyObject *keys)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(keys);
+
+    return n > 0 && PyUnicode_CheckExact(PyTuple_GET_ITEM(keys, 0)) ? PyDict_New() : _PyDict_NewPresized(n);
+}
+
 /* 16 bits a key. */
 static bool batch_alloc(struct key_batch *b)
 {
@@ -165,7 +174,7 @@ static bool batch_alloc(struct key_batch *b)
         PyErr_NoMemory();
         return false;
     }
-    b->answers = PyDict_New();
+    b->answers = answers_new(b->keys);
     return b->answers != NULL;
 }
 
@@ -348,7 +357,7 @@ static bool batch_take_value(const struct operation *op, PyObject *key, const sf
 }
 
 /* Keys that memory is asked for at once: as many as the engine looks up together. */
-#define TOGETHER 16
+#define TOGETHER SF_SHARD_TRIES
 
 /* Some keys in a row that may be asked for. */
 struct batch_part {
@@ -357,6 +366,7 @@ struct batch_part {
     sf_key asked[TOGETHER];
     sf_value values[TOGETHER];
     sf_status statuses[TOGETHER];
+    PyObject *answers[TOGETHER]; /* of those that memory had */
 };
 
 /* From b->at on. False with an exception. */
@@ -388,7 +398,7 @@ static bool batch_read_part(struct operation *op, struct key_batch *b, struct ba
 static sf_status batch_ask(struct key_batch *b, struct batch_part *p, sf_error *err)
 {
     if (b->db_id < 0)
-        return sf_snapshot_ask_many(b->snap, p->asked, p->n, b->left_ms, p->values, p->statuses, &b->call, err);
+        return sf__snapshot_ask_views(b->snap, p->asked, p->n, b->left_ms, p->values, p->statuses, &b->call, err);
     for (size_t i = 0; i < p->n; i++) {
         p->statuses[i] =
             sf_snapshot_ask_shard(b->snap, (uint32_t)b->db_id, p->asked[i].b, b->left_ms, &p->values[i], &b->call, err);
@@ -412,38 +422,48 @@ static bool batch_put_missing(struct key_batch *b, PyObject *key, const sf_key *
     return true;
 }
 
-/* Takes what memory had, and adds what that took. False with an exception. */
-static bool batch_take_part(const struct operation *op, struct key_batch *b, struct batch_part *p, size_t *units)
+/* Makes answers of what memory had, and adds what that took. No key is compared meanwhile, which may be code of the caller's: that might
+ * look up others, and end the views. False with an exception. */
+static bool batch_copy_part(const struct operation *op, struct batch_part *p, size_t *units)
 {
-    bool taken = true;
+    bool copied = true;
 
     for (size_t i = 0; i < p->n; i++) {
         sf_value *v = &p->values[i];
-        PyObject *answer;
 
-        *units += v->found ? v->bytes.n / TURN_UNIT_BYTES : 0;
-        if (p->statuses[i] != SF_OK) {
-            taken = taken && batch_put_missing(b, p->keys[i], &p->asked[i]);
+        p->answers[i] = NULL;
+        if (p->statuses[i] != SF_OK)
             continue;
-        }
-        answer = !taken ? NULL : v->found ? op_value(op, v) : Py_NewRef(Py_None);
-        taken = answer && batch_put(b, p->keys[i], answer);
-        Py_XDECREF(answer);
-        sf_value_release(v);
+        if (copied)
+            p->answers[i] = v->found ? op_value(op, v) : Py_NewRef(Py_None);
+        copied = p->answers[i] != NULL;
+        *units += v->bytes.n / TURN_UNIT_BYTES;
+        if (v->owner)
+            sf_value_release(v);
+    }
+    return copied;
+}
+
+/* Takes these answers over. `taken`: they could be made. False with an exception. */
+static bool batch_put_part(struct key_batch *b, const struct batch_part *p, bool taken)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        if (taken)
+            taken = p->answers[i] ? batch_put(b, p->keys[i], p->answers[i])
+                                  : batch_put_missing(b, p->keys[i], &p->asked[i]);
+        Py_XDECREF(p->answers[i]);
     }
     return taken;
 }
 
-/* Reads the keys, and answers what memory can. */
-static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *b)
+/* Some keys at a time, from b->at on. */
+static enum op_outcome batch_ask_parts(struct operation *op, struct key_batch *b)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(b->keys);
     enum op_outcome o = OP_FINISHED;
     struct batch_part p;
     sf_error err; /* filled by failures only */
 
-    if (!b->answers && (!batch_alloc(b) || (op->b && n > 0 && !batch_route_by(b, op->b))))
-        return OP_FAILED;
     while (b->at < n && o == OP_FINISHED) {
         Py_ssize_t begin = b->at;
         size_t units = 0;
@@ -457,10 +477,22 @@ static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *
             raise_error(op->st, &err);
             return OP_FAILED;
         }
-        if (!batch_take_part(op, b, &p, &units))
+        if (!batch_put_part(b, &p, batch_copy_part(op, &p, &units)))
             return OP_FAILED;
         o = batch_spend(op, units);
     }
+    return o;
+}
+
+/* Reads the keys, and answers what memory can. */
+static enum op_outcome batch_ask_memory(struct operation *op, struct key_batch *b)
+{
+    enum op_outcome o;
+
+    if (!b->answers && (!batch_alloc(b) || (op->b && PyTuple_GET_SIZE(b->keys) > 0 && !batch_route_by(b, op->b))))
+        return OP_FAILED;
+    o = batch_ask_parts(op, b);
+    sf__pins_together_end();
     return o;
 }
 

@@ -137,7 +137,8 @@ typedef struct sf_shard_vtable {
      * unless that is NULL. */
     sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
     /* Optional: try_get() of up to SF_SHARD_TRIES keys at once, whose waits for memory overlap. The values have references, or lie in
-     * `room`. May leave pins on, for the next ones: sf__pins_together_end() when there are none. */
+     * `room`; without one (NULL) they may have no owner, and are views until the thread's next call. May leave pins on, for that
+     * one: sf__pins_together_end() when there is none. */
     void (*try_get_together)(sf_shard_try *tries, size_t count, sf_value_room *room);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);

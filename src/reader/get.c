@@ -159,7 +159,7 @@ static sf_status ask_alone(struct asking *q, size_t index, const sf_key *key, sf
 }
 
 /* At most TOGETHER keys, from `first` on, whose waits for memory overlap. `statuses` says which of them wait: SF_WOULD_BLOCK. After a
- * failure there are no values. */
+ * failure there are no values. Without room they may be views. */
 static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values,
                               sf_status *statuses, sf_value_room *room, sf_error *err)
 {
@@ -261,6 +261,19 @@ sf_status sf_snapshot_ask_many(sf_snapshot *s, const sf_key *keys, size_t count,
         rc = asking_join(&q, *call, err);
     if (rc == SF_OK)
         rc = ask_all(&q, keys, count, values, statuses, err);
+    return ask_one(&q, call, rc == SF_OK && q.l ? SF_WOULD_BLOCK : rc);
+}
+
+sf_status sf__snapshot_ask_views(sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
+                                 sf_status *statuses, sf_call **call, sf_error *err)
+{
+    struct asking q = {.snap = s, .timeout_ms = timeout_ms};
+    sf_status rc = sf__runtime_check_process(s->rt, err);
+
+    if (rc == SF_OK)
+        rc = asking_join(&q, *call, err);
+    if (rc == SF_OK)
+        rc = ask_together(&q, 0, keys, count, values, statuses, NULL, err);
     return ask_one(&q, call, rc == SF_OK && q.l ? SF_WOULD_BLOCK : rc);
 }
 

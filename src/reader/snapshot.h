@@ -46,6 +46,11 @@ sf_snapshot *sf__snapshot_hand_out(sf_snapshot *s);
 sf_status sf__reader_ask(sf_reader *r, const sf_key *key, int64_t timeout_ms, sf_value *out, sf_call **call,
                          uint32_t *db_id, sf_error *err);
 
+/* sf_snapshot_ask_many() of at most SF_SHARD_TRIES keys, without copies: a value without an owner is a view, until the thread asks again,
+ * of whatever snapshot, or says sf__pins_together_end(), as it must when it has asked for the last ones. */
+sf_status sf__snapshot_ask_views(sf_snapshot *s, const sf_key *keys, size_t count, int64_t timeout_ms, sf_value *values,
+                                 sf_status *statuses, sf_call **call, sf_error *err);
+
 /* A manifest and one of its rows as callers see them; `manifest_ref` stays NULL. Texts are the manifest's. */
 void sf__snapshot_info_of(const sf_snapshot_manifest *m, sf_snapshot_info *out);
 void sf__shard_info_of(const sf_manifest_shard *s, sf_shard_info *out);

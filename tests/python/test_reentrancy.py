@@ -162,6 +162,38 @@ def test_a_key_that_enters_the_same_operation(core, rows):
     assert set(seen) == {"coroutine already executing"}
 
 
+def test_a_key_that_looks_up_others_while_answers_are_put_into_the_dict(tmp_path):
+    """What the batch has found in memory is its own by then: the cache has no room for both."""
+    run(f"""
+    from shardyfusion import CacheOptions, HashShardedWriteConfig, PythonRecordInput, ShardedReader
+    from shardyfusion.writer.python import write_hash_sharded
+
+    prefix, root = {(tmp_path / "rows").as_uri()!r}, {str(tmp_path / "root")!r}
+    values = {{f"{{n:05}}": b"%d" % n * 25 for n in range(20_000)}}
+    rows = PythonRecordInput(key_fn=lambda row: row[0], value_fn=lambda row: row[1])
+    write_hash_sharded(values.items(), HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix, key_encoding="utf8"), rows)
+    few, many = list(values)[:12], list(values)[1000:]
+
+    class Meddling(str):
+        hashed = 0
+
+        def __hash__(self):
+            Meddling.hashed += 1
+            if Meddling.hashed == 2:  # the first time it was read, now it is put
+                for at in range(0, len(many), 500):  # more than once each, so that they, too, are worth keeping
+                    for _ in range(3):
+                        reader.multi_get(many[at : at + 500])
+                assert reader.try_get(few[-1], None) is None
+            return str.__hash__(self)
+
+    with ShardedReader(s3_prefix=prefix, local_root=root, cache=CacheOptions(memory_bytes=256 << 10)) as reader:
+        reader.multi_get(few)
+        assert None not in map(reader.try_get, few)
+        assert reader.multi_get([Meddling(few[0]), *few[1:]]) == {{key: values[key] for key in few}}
+        assert Meddling.hashed >= 2
+    """)
+
+
 # ---------------------------------------------------------------- scans
 
 

@@ -470,7 +470,7 @@ def test_a_blocking_batch_lets_threads_and_signals_in(prefix: Path, cls: Any, li
             signal.signal(signal.SIGALRM, ring)
             before = rounds
             with pytest.raises(Alarm):
-                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
                 while True:
                     reader.multi_get(keys)
             reader.multi_get(keys)
