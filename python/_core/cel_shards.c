@@ -143,14 +143,18 @@ static PyObject *shards_seal(PyObject *o, PyObject *args)
     return PyErr_Occurred() ? NULL : Py_BuildValue("(Is)", (unsigned)self->shards.num_dbs, self->shards.sharding_json);
 }
 
+NATIVE_ALONE(shards_place);
+NATIVE_ALONE(shards_place_arrow);
+NATIVE_ALONE(shards_seal);
+
 static PyMethodDef shards_methods[] = {
     NOT_COPIED,
-    {"place", shards_place, METH_VARARGS,
+    {"place", ALONE(shards_place), METH_VARARGS,
      "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
-    {"place_arrow", shards_place_arrow, METH_VARARGS,
+    {"place_arrow", ALONE(shards_place_arrow), METH_VARARGS,
      "place_arrow($self, records, key_col, before=0, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have. So "
      "many rows came before, for\nmessages."},
-    {"seal", shards_seal, METH_VARARGS,
+    {"seal", ALONE(shards_seal), METH_VARARGS,
      "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many "
      "shards, and the manifest's text. "
      "From\nhere on place() gives shards."},

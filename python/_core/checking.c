@@ -3,17 +3,6 @@
 #include "module.h"
 #include "objects.h"
 
-static sf_snapshot *acquired(PyObject *o)
-{
-    struct py_snapshot *snapshot = (struct py_snapshot *)o;
-
-    if (!snapshot->s) {
-        PyErr_SetString(PyExc_ValueError, "the snapshot was given back");
-        return NULL;
-    }
-    return sf_snapshot_acquire(snapshot->s);
-}
-
 static PyObject *bytes_of(sf_bytes b)
 {
     return PyBytes_FromStringAndSize((const char *)b.p, (Py_ssize_t)b.n);
@@ -97,7 +86,7 @@ PyObject *native_verify(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!pIOO:verify", st->snapshot_type, &snapshot, &deep, &o.threads, &timeout, &l.progress) ||
         !timeout_from_python(timeout, &o.timeout_ms))
         return NULL;
-    s = acquired(snapshot);
+    s = snapshot_held(snapshot);
     if (!s)
         return NULL;
     o.deep = deep;
@@ -165,8 +154,8 @@ PyObject *native_compare(PyObject *module, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "O!O!:compare", st->snapshot_type, &from, st->snapshot_type, &to))
         return NULL;
-    a = acquired(from);
-    b = a ? acquired(to) : NULL;
+    a = snapshot_held(from);
+    b = a ? snapshot_held(to) : NULL;
     l.list = b ? PyList_New(0) : NULL;
     if (l.list) {
         rc = sf_snapshot_compare(a, b, on_difference, &l, &err); /* no I/O */
@@ -200,8 +189,8 @@ PyObject *native_row_diff(PyObject *module, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "O!O!:row_diff", st->snapshot_type, &from, st->snapshot_type, &to))
         return NULL;
-    a = acquired(from);
-    b = a ? acquired(to) : NULL;
+    a = snapshot_held(from);
+    b = a ? snapshot_held(to) : NULL;
     if (b)
         o = PyObject_New(struct py_row_diff, st->row_diff_type);
     if (o) {
@@ -297,12 +286,15 @@ static void row_diff_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(row_diff_next);
+NATIVE_ALONE(row_diff_close);
+
 static PyMethodDef row_diff_methods[] = {
     NOT_COPIED,
-    {"next", row_diff_next, METH_VARARGS,
+    {"next", ALONE(row_diff_next), METH_VARARGS,
      "next($self, max_changes, timeout, /)\n--\n\n([(change, stored key, from, to)], whether that is all, "
      "(shards done, of how many, of them skipped, rows))"},
-    {"close", row_diff_close, METH_NOARGS, "close($self)\n--\n\nEnds the comparison."},
+    {"close", ALONE(row_diff_close), METH_NOARGS, "close($self)\n--\n\nEnds the comparison."},
     {NULL, NULL, 0, NULL},
 };
 

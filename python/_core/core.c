@@ -53,7 +53,7 @@ static SF_COLD bool guard_passes_present(struct operation *op, struct reader_cor
     bool passes = s && core_guard_passes(core, op->a, s);
 
     sf_snapshot_give_back(s);
-    if (!passes || core->reader)
+    if (!passes || NATIVE_LOAD(core->reader))
         return passes;
     core_raise_detached(core);
     return false;
@@ -75,6 +75,7 @@ static SF_COLD enum op_outcome look_up_in_context(struct operation *op, PyObject
 static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 {
     struct reader_core *core = (struct reader_core *)op->owner;
+    struct py_reader *reader = NATIVE_LOAD(core->reader);
     struct pending *p;
     sf_reader *r;
     sf_error err; /* filled by failures only: clearing it would cost as much as the rest */
@@ -86,19 +87,22 @@ static enum op_outcome look_up_present(struct operation *op, PyObject **result)
 
     core_measure(op, core);
     op->n = UINT32_MAX;
-    if (op->b || core->snapshot)
+    if (op->b || !reader)
         return look_up_in_context(op, result);
-    r = core->reader->r;
+    r = reader->r;
     if (!key_from_int(op->a, &key) && !key_from_python(op->st, op->a, &key))
         return OP_FAILED;
-    guarded = core->key_guard && PyBytes_Check(op->a);
+    guarded = NATIVE_LOAD(core->key_guard) && PyBytes_Check(op->a);
     if (guarded) /* as everybody's but this package's: refused where keys are integers */
         key = sf_key_bytes(PyBytes_AS_STRING(op->a), (size_t)PyBytes_GET_SIZE(op->a));
     rc = sf__reader_ask(r, &key, op->timeout_ms, &v, &call, &op->n, &err);
     if (rc == SF_INVALID_KEY && guarded) {
         if (!guard_passes_present(op, core) || !key_from_python(op->st, op->a, &key))
             return OP_FAILED;
-        r = core->reader->r;
+        reader = NATIVE_LOAD(core->reader);
+        if (!reader)
+            return look_up_in_context(op, result);
+        r = reader->r;
         rc = sf__reader_ask(r, &key, op->timeout_ms, &v, &call, &op->n, &err);
     }
     if (rc == SF_OK) {
@@ -176,7 +180,7 @@ static enum op_outcome get_start(struct operation *op, PyObject **result)
         return get_admitted(op, result);
     if (!core_is_attached(core))
         return delegate_get(op, result);
-    if (core->limiter) {
+    if (NATIVE_LOAD(core->limiter)) {
         enum op_outcome o = core_limiter_take(core, 1);
 
         if (o != OP_FINISHED)
@@ -343,12 +347,22 @@ static void core_go_to(struct reader_core *core, PyObject *engine)
     bool is_reader = engine && PyObject_TypeCheck(engine, core->st->reader_type);
 
     Py_XINCREF(engine);
-    core->reader = is_reader ? (struct py_reader *)engine : NULL;
-    core->snapshot = is_reader ? NULL : (struct py_snapshot *)engine;
-    Py_XDECREF(reader);
-    Py_XDECREF(snapshot);
+    NATIVE_STORE(core->reader, is_reader ? (struct py_reader *)engine : NULL);
+    NATIVE_STORE(core->snapshot, is_reader ? NULL : (struct py_snapshot *)engine);
+    core_release(core, reader);
+    core_release(core, snapshot);
 }
 
+/* Takes over `object`. */
+static void core_set(struct reader_core *core, PyObject **of, PyObject *object)
+{
+    PyObject *before = *of;
+
+    NATIVE_STORE(*of, object);
+    core_release(core, before);
+}
+
+/* Before other threads have the core, or while none of them looks anything up: what is attached is not changed as a whole. */
 static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"", "observer", "limiter", "pins_last", "key_guard", NULL};
@@ -373,11 +387,12 @@ static PyObject *core_attach(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     before = core->observer;
     core->observer = told;
-    observer_clear(&before);
-    Py_XSETREF(core->bucket, bucket);
-    Py_XSETREF(core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
+    for (size_t i = 0; i < OBSERVER_PARTS; i++)
+        core_release(core, before.parts[i]);
+    core_set(core, &core->bucket, bucket);
+    core_set(core, &core->limiter, limiter == Py_None ? NULL : Py_NewRef(limiter));
     core->pins_last = pins_last;
-    Py_XSETREF(core->key_guard, guard == Py_None ? NULL : Py_NewRef(guard));
+    core_set(core, &core->key_guard, guard == Py_None ? NULL : Py_NewRef(guard));
     core_go_to(core, engine);
     Py_RETURN_NONE;
 }
@@ -410,6 +425,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((struct reader_core *)self)->limiter);
     Py_VISIT(((struct reader_core *)self)->bucket);
     Py_VISIT(((struct reader_core *)self)->key_guard);
+    Py_VISIT(((struct reader_core *)self)->kept);
     return observer_traverse(&((struct reader_core *)self)->observer, visit, arg);
 }
 
@@ -422,6 +438,7 @@ static int core_clear(PyObject *self)
     Py_CLEAR(core->limiter);
     Py_CLEAR(core->bucket);
     Py_CLEAR(core->key_guard);
+    Py_CLEAR(core->kept);
     return 0;
 }
 
@@ -440,6 +457,9 @@ const struct coroutine_method_def core_coroutines[] = {
     {"contains", core_contains}, {"contains_many", core_contains_many}, {NULL, NULL},
 };
 
+NATIVE_ALONE_KEYWORDS(core_attach);
+NATIVE_ALONE(core_detach);
+
 #define LOOK_UP(name, function, doc) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS, doc}
 #define KEY_SIGNATURE "($self, key, *, routing_context=None, timeout=None)\n--\n\n"
 #define KEYS_SIGNATURE "($self, keys, *, routing_context=None, timeout=None)\n--\n\n"
@@ -452,7 +472,7 @@ const struct coroutine_method_def core_coroutines[] = {
          "As get, out of memory only and at once, without waiting. When that takes a read of storage (shards of a factory's own\n"   \
          "always do), or the limiter has no token, `default` if it is given, else LookupError. None: the snapshot does not hold\n"   \
          "the key."},                                                                                                                \
-        {"_attach", (PyCFunction)(void (*)(void))core_attach, METH_VARARGS | METH_KEYWORDS,                                          \
+        {"_attach", (PyCFunction)(void (*)(void))ALONE(core_attach), METH_VARARGS | METH_KEYWORDS,                                   \
          "_attach($self, reader, /, observer=None, limiter=None, pins_last=False, key_guard=None)\n--\n\n"                           \
          "Go straight to the engine's reader, or to one snapshot, from now on. Before a look-up returns, the observer's collector\n" \
          "is told: its emit(event, payload) is called. The observer itself is called with what stores have noted\n"                  \
@@ -460,7 +480,7 @@ const struct coroutine_method_def core_coroutines[] = {
          "limiter's bucket is asked first; when that is None or has no tokens, its wait_async(tokens, timeout, what) is awaited,\n"  \
          "or, by blocking look-ups, wait() called. key_guard(key, encoding) is called for bytes where the snapshot's keys are\n"     \
          "integers, until it returns False."},                                                                                       \
-        {"_detach", core_detach, METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},                                  \
+        {"_detach", ALONE(core_detach), METH_NOARGS, "_detach($self)\n--\n\nThrough the subclass again."},                           \
         {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "The kinds of keys, for type checkers."},                        \
     {                                                                                                                                \
         NULL, NULL, 0, NULL                                                                                                          \

@@ -17,6 +17,7 @@ struct reader_core {
     PyObject *key_guard;      /* asked when bytes are the key and the snapshot's keys are integers; NULL: nobody is */
     bool blocking;            /* by its type: look-ups give their results, not coroutines */
     bool pins_last;           /* the snapshot is the one that is present when the limiter has answered */
+    PyObject *kept;           /* list of what was taken off while other threads may be at it; NULL: nothing */
 };
 
 /* ---------------------------------------------------------------- the gate --------------------------------------- */
@@ -24,8 +25,11 @@ struct reader_core {
 /* Whether look-ups go straight to the engine. */
 static inline bool core_is_attached(const struct reader_core *core)
 {
-    return core->reader || core->snapshot;
+    return NATIVE_LOAD(core->reader) || NATIVE_LOAD(core->snapshot);
 }
+
+/* Releases what the core has let go of: without a GIL not before the core goes, since look-ups of other threads take no reference. */
+void core_release(struct reader_core *core, void *object);
 
 /* The snapshot that is present, or the one that is attached; NULL with an exception. */
 sf_snapshot *core_borrow(struct reader_core *core);

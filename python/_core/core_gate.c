@@ -51,18 +51,35 @@ void core_raise_detached(struct reader_core *core)
     Py_XDECREF(opened);
 }
 
+void core_release(struct reader_core *core, void *object)
+{
+#ifdef Py_GIL_DISABLED
+    if (object && !core->kept)
+        core->kept = PyList_New(0);
+    if (object && (!core->kept || PyList_Append(core->kept, object) < 0))
+        PyErr_Clear(); /* without memory it is never released */
+    else
+        Py_XDECREF(object);
+#else
+    (void)core;
+    Py_XDECREF(object);
+#endif
+}
+
 sf_snapshot *core_borrow(struct reader_core *core)
 {
-    sf_snapshot *s;
+    struct py_snapshot *snapshot = NATIVE_LOAD(core->snapshot);
+    struct py_reader *reader = NATIVE_LOAD(core->reader);
+    sf_snapshot *s = snapshot ? snapshot_acquired(snapshot) : NULL;
     sf_error err;
 
-    if (core->snapshot && core->snapshot->s)
-        return sf_snapshot_acquire(core->snapshot->s);
-    if (!core->reader) {
+    if (s)
+        return s;
+    if (!reader) {
         core_raise_detached(core);
         return NULL;
     }
-    s = sf_reader_borrow(core->reader->r, &err);
+    s = sf_reader_borrow(reader->r, &err);
     if (!s)
         raise_error(core->st, &err);
     return s;
@@ -72,11 +89,12 @@ sf_snapshot *core_borrow(struct reader_core *core)
 
 enum op_outcome core_limiter_take(struct reader_core *core, Py_ssize_t tokens)
 {
+    PyObject *bucket = NATIVE_LOAD(core->bucket);
     double missing_s;
 
-    if (!core->bucket)
+    if (!bucket)
         return OP_AWAITS_FIRST;
-    if (!token_bucket_take(core->bucket, (double)tokens, &missing_s))
+    if (!token_bucket_take(bucket, (double)tokens, &missing_s))
         return OP_FAILED;
     return missing_s > 0 ? OP_AWAITS_FIRST : OP_FINISHED;
 }
@@ -102,15 +120,15 @@ enum op_outcome core_limiter_wait(struct operation *op, Py_ssize_t tokens, int64
 
 int core_limiter_allows(struct reader_core *core)
 {
+    PyObject *limiter = NATIVE_LOAD(core->limiter), *bucket = NATIVE_LOAD(core->bucket), *taken;
     double missing_s;
-    PyObject *taken;
     int allows;
 
-    if (!core->limiter)
+    if (!limiter)
         return 1;
-    if (core->bucket)
-        return token_bucket_take(core->bucket, 1, &missing_s) ? missing_s <= 0 : -1;
-    taken = PyObject_CallMethod(core->limiter, "try_take", "i", 1);
+    if (bucket)
+        return token_bucket_take(bucket, 1, &missing_s) ? missing_s <= 0 : -1;
+    taken = PyObject_CallMethod(limiter, "try_take", "i", 1);
     allows = taken ? PyObject_IsTrue(taken) : -1;
     Py_XDECREF(taken);
     return allows;
@@ -126,13 +144,18 @@ bool core_guard_passes(struct reader_core *core, PyObject *key, const sf_snapsho
     uint8_t scratch[8];
     sf_bytes stored;
 
-    if (!core->key_guard || sf_snapshot_encode_key(s, &strict, scratch, &stored, NULL) != SF_INVALID_KEY)
+    guard = NATIVE_LOAD(core->key_guard);
+    if (!guard || sf_snapshot_encode_key(s, &strict, scratch, &stored, NULL) != SF_INVALID_KEY)
         return true;
     sf_snapshot_get_info(s, &info);
-    guard = Py_NewRef(core->key_guard);
+    Py_INCREF(guard);
     again = PyObject_CallFunction(guard, "Os", key, encoding_name(info.key_encoding));
-    if (again == Py_False && core->key_guard == guard)
-        Py_CLEAR(core->key_guard);
+    Py_BEGIN_CRITICAL_SECTION(core);
+    if (again == Py_False && core->key_guard == guard) {
+        NATIVE_STORE(core->key_guard, NULL);
+        core_release(core, guard);
+    }
+    Py_END_CRITICAL_SECTION();
     Py_DECREF(guard);
     Py_XDECREF(again);
     return again != NULL;

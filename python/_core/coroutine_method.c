@@ -77,6 +77,7 @@ static PyObject *of_shown(PyObject *self, void *name)
 {
     struct coroutine_method *m = (struct coroutine_method *)self;
 
+    Py_BEGIN_CRITICAL_SECTION(self);
     if (!m->shown) {
         PyObject *shown = make_shown(m->method);
 
@@ -85,6 +86,7 @@ static PyObject *of_shown(PyObject *self, void *name)
         else
             Py_XDECREF(shown);
     }
+    Py_END_CRITICAL_SECTION();
     return m->shown ? PyObject_GetAttrString(m->shown, name) : NULL;
 }
 

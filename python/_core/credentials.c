@@ -15,7 +15,7 @@
 struct provider {
     atomic_uint refs;
     sigset_t blocked; /* where it was made */
-    /* under the GIL */
+    /* under `listing` */
     PyObject *ask;                /* NULL: let go */
     struct provider *next, *prev; /* of the living */
     struct provider *next_dead;
@@ -27,20 +27,32 @@ struct py_credential_source {
 };
 
 /* All, and those that nobody needs any more. Of the process, not of the module: who comes last may come after it. */
-static struct provider *living; /* under the GIL */
+static native_mutex listing; /* covers what follows */
+static struct provider *living;
 static _Atomic(struct provider *) dead;
 
-static void let_go(struct provider *p)
+/* Off the list, where it is on it; what it asked is the caller's to release. */
+static PyObject *take_off(struct provider *p)
 {
     PyObject *ask = p->ask;
 
     if (!ask)
-        return;
+        return NULL;
     *(p->prev ? &p->prev->next : &living) = p->next;
     if (p->next)
         p->next->prev = p->prev;
     p->ask = NULL;
-    Py_DECREF(ask); /* may run anything */
+    return ask;
+}
+
+static void let_go(struct provider *p)
+{
+    PyObject *ask;
+
+    native_lock(&listing);
+    ask = take_off(p);
+    native_unlock(&listing);
+    Py_XDECREF(ask); /* may run anything */
 }
 
 /* With the GIL. */
@@ -63,11 +75,19 @@ static int bury_dead(void *unused)
  * module, and the readers in there. */
 PyObject *native_let_go_of_providers(PyObject *module, PyObject *unused)
 {
+    PyObject *ask;
+    bool more;
+
     (void)module;
     (void)unused;
     native_set_log_hook(NULL);
-    while (living)
-        let_go(living);
+    do {
+        native_lock(&listing);
+        ask = living ? take_off(living) : NULL;
+        native_unlock(&listing);
+        more = ask != NULL;
+        Py_XDECREF(ask);
+    } while (more);
     Py_RETURN_NONE;
 }
 
@@ -117,8 +137,11 @@ static bool answer_from_python(PyObject *o, sf_credential_answer *answer)
 
 static void provider_ask(struct provider *p, sf_credential_answer *answer)
 {
-    PyObject *ask = Py_XNewRef(p->ask), *o;
+    PyObject *ask, *o;
 
+    native_lock(&listing);
+    ask = Py_XNewRef(p->ask);
+    native_unlock(&listing);
     if (!ask) {
         sf_credential_answer_fail(answer, SF_UNAVAILABLE, AT_ITS_END);
         return;
@@ -192,10 +215,12 @@ static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     atomic_init(&p->refs, 1);
     pthread_sigmask(SIG_SETMASK, NULL, &p->blocked);
     p->ask = Py_NewRef(ask);
+    native_lock(&listing);
     p->next = living;
     if (living)
         living->prev = p;
     living = p;
+    native_unlock(&listing);
     self->source = (sf_credential_source){
         .size = sizeof(self->source),
         .get = provider_get,

@@ -17,18 +17,23 @@ struct warning {
 /* Of the process: the engine may outlive the module that began it. */
 static _Atomic(struct warning *) newest;
 static atomic_uint kept, lost;
-static PyObject *hook; /* under the GIL */
+static native_mutex hooking; /* covers what follows */
+static PyObject *hook;
 
 static void tell(const char *message)
 {
-    PyObject *told;
+    PyObject *asked, *told;
 
-    if (!hook)
+    native_lock(&hooking);
+    asked = Py_XNewRef(hook);
+    native_unlock(&hooking);
+    if (!asked)
         return;
-    told = PyObject_CallFunction(hook, "N", text_to_python(message));
+    told = PyObject_CallFunction(asked, "N", text_to_python(message));
     if (!told)
-        PyErr_WriteUnraisable(hook); /* nobody's operation fails for it */
+        PyErr_WriteUnraisable(asked); /* nobody's operation fails for it */
     Py_XDECREF(told);
+    Py_DECREF(asked);
 }
 
 /* With the GIL, in the main thread. */
@@ -88,5 +93,11 @@ void native_log(void *ctx, sf_log_level level, const char *component, const char
 
 void native_set_log_hook(PyObject *log)
 {
-    Py_XSETREF(hook, Py_XNewRef(log));
+    PyObject *before;
+
+    native_lock(&hooking);
+    before = hook;
+    hook = Py_XNewRef(log);
+    native_unlock(&hooking);
+    Py_XDECREF(before);
 }

@@ -1,9 +1,11 @@
-/* Look-ups, counted in C: some nanoseconds each, and no call of Python's. Everything here runs with the GIL, so nothing is locked
- * or atomic. */
+/* Look-ups, counted in C: some nanoseconds each, and no call of Python's. With the GIL nothing is locked or atomic. Without, threads
+ * count side by side, each under a lock that it mostly has to itself, and the sum is made when somebody asks. */
 #include "module.h"
 #include "observer.h"
 #include "operation.h"
 #include "turn.h"
+
+#include <stdatomic.h>
 
 /* Boundaries at 2^k and 1.5 * 2^k ns, from 64 ns to 137 s; one more for what takes longer. */
 #define FIRST_LOG2 6u
@@ -19,13 +21,24 @@ struct histogram {
 
 enum look_up_kind { GET_HIT, GET_MISS, MULTI_GET, LOOK_UP_KINDS };
 
-struct look_ups {
-    PyObject_HEAD
+struct counts {
     struct histogram times[LOOK_UP_KINDS];
     uint64_t found[LOOK_UP_KINDS];
     uint64_t multi_get_keys, multi_get_hits;
     uint64_t untimed; /* hits since the last one that was timed */
     uint32_t until_timed, random;
+    native_mutex lock;
+};
+
+#ifdef Py_GIL_DISABLED
+#define COUNTERS 16u
+#else
+#define COUNTERS 1u
+#endif
+
+struct look_ups {
+    PyObject_HEAD
+    struct counts counts[COUNTERS];
 };
 
 /* ---------------------------------------------------------------- counting --------------------------------------- */
@@ -57,43 +70,105 @@ static void add(struct histogram *h, uint64_t ns, uint64_t times)
 }
 
 /* Xorshift: from 1 to twice the average. */
-static void draw(struct look_ups *l)
+static void draw(struct counts *c)
 {
-    l->random ^= l->random << 13;
-    l->random ^= l->random >> 17;
-    l->random ^= l->random << 5;
-    l->until_timed = 1 + l->random % (2 * TIMED_ONE_IN - 1);
+    c->random ^= c->random << 13;
+    c->random ^= c->random >> 17;
+    c->random ^= c->random << 5;
+    c->until_timed = 1 + c->random % (2 * TIMED_ONE_IN - 1);
+}
+
+/* Those that the thread counts in, locked. */
+static struct counts *counts_begin(struct look_ups *l)
+{
+#ifdef Py_GIL_DISABLED
+    static _Thread_local unsigned mine; /* from 1; 0: none yet */
+    static atomic_uint threads;
+    struct counts *c;
+
+    if (mine == 0)
+        mine = 1 + atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % COUNTERS;
+    c = &l->counts[mine - 1];
+#else
+    struct counts *c = l->counts;
+#endif
+
+    native_lock(&c->lock);
+    return c;
+}
+
+static void counts_end(struct counts *c)
+{
+    native_unlock(&c->lock);
+    (void)c;
 }
 
 uint64_t look_ups_start(struct look_ups *l)
 {
-    if (--l->until_timed > 0)
-        return OP_UNTIMED;
-    draw(l);
-    return native_now_ns();
+    struct counts *c = counts_begin(l);
+    bool is_timed = --c->until_timed == 0;
+
+    if (is_timed)
+        draw(c);
+    counts_end(c);
+    return is_timed ? native_now_ns() : OP_UNTIMED;
 }
 
 void look_ups_count_get(struct look_ups *l, const struct look_up *u, bool found)
 {
     enum look_up_kind kind = u->hit ? GET_HIT : GET_MISS;
+    struct counts *c = counts_begin(l);
 
-    l->found[kind] += found;
+    c->found[kind] += found;
     if (u->ns == OP_UNTIMED) {
-        l->untimed++;
+        c->untimed++;
     } else if (u->hit) { /* it stands for those before it */
-        add(&l->times[GET_HIT], u->ns, 1 + l->untimed);
-        l->untimed = 0;
+        add(&c->times[GET_HIT], u->ns, 1 + c->untimed);
+        c->untimed = 0;
     } else {
-        add(&l->times[GET_MISS], u->ns, 1);
+        add(&c->times[GET_MISS], u->ns, 1);
     }
+    counts_end(c);
 }
 
 void look_ups_count_batch(struct look_ups *l, const struct look_up *u)
 {
-    l->multi_get_keys += (uint64_t)u->keys;
-    l->multi_get_hits += u->hit;
-    l->found[MULTI_GET] += (uint64_t)u->found;
-    add(&l->times[MULTI_GET], u->ns, 1);
+    struct counts *c = counts_begin(l);
+
+    c->multi_get_keys += (uint64_t)u->keys;
+    c->multi_get_hits += u->hit;
+    c->found[MULTI_GET] += (uint64_t)u->found;
+    add(&c->times[MULTI_GET], u->ns, 1);
+    counts_end(c);
+}
+
+static void sum_histogram(struct histogram *sum, const struct histogram *h)
+{
+    sum->count += h->count;
+    sum->sum_ns += h->sum_ns;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        sum->buckets[i] += h->buckets[i];
+}
+
+/* Of all threads. */
+static struct counts counts_of(struct look_ups *l)
+{
+    struct counts sum = {.untimed = 0};
+
+    for (unsigned i = 0; i < COUNTERS; i++) {
+        struct counts *c = &l->counts[i];
+
+        native_lock(&c->lock);
+        for (unsigned kind = 0; kind < LOOK_UP_KINDS; kind++) {
+            sum_histogram(&sum.times[kind], &c->times[kind]);
+            sum.found[kind] += c->found[kind];
+        }
+        sum.multi_get_keys += c->multi_get_keys;
+        sum.multi_get_hits += c->multi_get_hits;
+        sum.untimed += c->untimed;
+        native_unlock(&c->lock);
+    }
+    return sum;
 }
 
 /* ---------------------------------------------------------------- to Python -------------------------------------- */
@@ -115,7 +190,7 @@ static PyObject *histogram_to_python(const struct histogram *h)
 }
 
 /* Hits that were not timed since the last one that was count as that one did. */
-static struct histogram hits_of(const struct look_ups *l)
+static struct histogram hits_of(const struct counts *l)
 {
     struct histogram h = l->times[GET_HIT];
     unsigned most = 0;
@@ -133,7 +208,7 @@ static struct histogram hits_of(const struct look_ups *l)
 
 static PyObject *look_ups_snapshot(PyObject *self, PyObject *unused)
 {
-    const struct look_ups *l = (struct look_ups *)self;
+    const struct counts sum = counts_of((struct look_ups *)self), *l = &sum;
     struct histogram hits = hits_of(l);
     PyObject *times[LOOK_UP_KINDS] = {histogram_to_python(&hits), histogram_to_python(&l->times[GET_MISS]),
                                       histogram_to_python(&l->times[MULTI_GET])};
@@ -198,9 +273,9 @@ static PyObject *look_ups_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":LookUpMetrics", names))
         return NULL;
     l = (struct look_ups *)type->tp_alloc(type, 0);
-    if (l) {
-        l->random = 0x9e3779b9u;
-        l->until_timed = 1;
+    for (unsigned i = 0; l && i < COUNTERS; i++) {
+        l->counts[i].random = 0x9e3779b9u;
+        l->counts[i].until_timed = 1;
     }
     return (PyObject *)l;
 }

@@ -113,7 +113,7 @@ static struct pending *mailbox_take_all(struct mailbox *m, bool close_it)
 
 /* ---------------------------------------------------------------- pending completions ---------------------------- */
 
-struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *mailbox)
+struct pending *pending_new(PyObject *future, struct mailbox *mailbox)
 {
     struct pending *p = PyMem_RawCalloc(1, sizeof(*p));
 
@@ -124,8 +124,7 @@ struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *ma
         return NULL;
     }
     atomic_init(&p->refs, 2);
-    p->op = op;
-    p->wake = wake;
+    p->future = Py_XNewRef(future);
     p->mailbox = mailbox;
     pthread_mutex_init(&p->lock, NULL);
     if (!mailbox) {
@@ -137,6 +136,17 @@ struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *ma
         pthread_condattr_destroy(&monotonic);
     }
     return p;
+}
+
+void pending_await(struct pending *p, PyObject *future)
+{
+    PyObject *before;
+
+    pthread_mutex_lock(&p->lock);
+    before = p->future;
+    p->future = Py_NewRef(future);
+    pthread_mutex_unlock(&p->lock);
+    Py_XDECREF(before);
 }
 
 void pending_release(struct pending *p)
@@ -208,19 +218,26 @@ struct notice *pending_take(struct pending *p)
     return n;
 }
 
-void pending_forget(struct pending *p)
+struct failures *pending_forget(struct pending *p)
 {
+    struct failures *failures;
     struct notice *n;
+    PyObject *future;
 
     pthread_mutex_lock(&p->lock);
     p->deaf = true;
+    future = p->future;
+    failures = p->failures;
+    p->future = NULL;
+    p->failures = NULL;
     pthread_mutex_unlock(&p->lock);
-    p->op = NULL;
+    Py_XDECREF(future);
     while ((n = pending_take(p)))
         n->drop(n);
     sf_call_release(p->call); /* what was told may keep it: in the traceback of an exception, for one */
     p->call = NULL;
     pending_release(p);
+    return failures;
 }
 
 /* ---------------------------------------------------------------- waiting ---------------------------------------- */
@@ -256,6 +273,31 @@ bool pending_wait(struct pending *p)
 
 /* ---------------------------------------------------------------- ports ------------------------------------------ */
 
+/* False when there was no memory for it. */
+static bool wake(struct pending *p)
+{
+    PyObject *future, *done, *set = NULL;
+    int finished;
+    bool woken;
+
+    pthread_mutex_lock(&p->lock);
+    future = Py_XNewRef(p->future);
+    pthread_mutex_unlock(&p->lock);
+    if (!future)
+        return true;
+    done = PyObject_CallMethod(future, "done", NULL);
+    finished = done ? PyObject_IsTrue(done) : -1;
+    if (finished == 0) /* else it was cancelled, and the task is on its way to tell us */
+        set = PyObject_CallMethod(future, "set_result", "O", Py_None);
+    woken = finished > 0 || set || !PyErr_ExceptionMatches(PyExc_MemoryError);
+    if (finished < 0 || (finished == 0 && !set))
+        PyErr_WriteUnraisable(future);
+    Py_XDECREF(done);
+    Py_XDECREF(set);
+    Py_DECREF(future);
+    return woken;
+}
+
 static PyObject *port_drain(PyObject *self, PyObject *unused)
 {
     struct port *port = (struct port *)self;
@@ -264,7 +306,7 @@ static PyObject *port_drain(PyObject *self, PyObject *unused)
     for (struct pending *p = mailbox_take_all(port->mailbox, false), *next; p; p = next) {
         next = p->next;
         atomic_store(&p->in_mailbox, false); /* before looking at it: what comes from now on, wakes again */
-        if (p->op && !p->wake(p->op))
+        if (!wake(p))
             mailbox_put(port->mailbox, p); /* in the next turn again, or a task would wait for ever */
         else
             pending_release(p);

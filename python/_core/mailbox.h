@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct failures; /* of answers: see question.c */
+
 /* Something to be told to an operation before it ends. Embedded by its owner. */
 struct notice {
     struct notice *next;
@@ -18,8 +20,6 @@ struct pending {
     atomic_uint refs;
     struct mailbox *mailbox; /* acquired; NULL in wait() */
     struct pending *next;    /* the mailbox's */
-    void *op;                /* whose it is: borrowed, under the GIL; NULL once that has lost interest */
-    bool (*wake)(void *op);  /* what a drained completion does to it. False when there was no memory for it */
     sf_call *call;           /* the operation's reference; set after the start */
     atomic_bool in_mailbox;
     pthread_mutex_t lock;   /* covers what follows */
@@ -27,10 +27,13 @@ struct pending {
     bool done;              /* wait() only */
     bool deaf;              /* the operation has lost interest */
     struct notice *notices, *last_notice;
+    PyObject *future;          /* what a drained completion wakes; NULL in wait(), and once that interest is lost */
+    struct failures *failures; /* NULL: none, and likewise */
 };
 
 /* Takes over the mailbox (NULL: for wait()), also when it fails: NULL with an exception. */
-struct pending *pending_new(void *op, bool (*wake)(void *op), struct mailbox *mailbox);
+struct pending *pending_new(PyObject *future, struct mailbox *mailbox);
+void pending_await(struct pending *p, PyObject *future); /* that one from now on */
 void pending_release(struct pending *p);
 void pending_on_done(void *ctx, sf_call *call); /* loop thread */
 /* Until done or told something, with the GIL released; false with an exception when a signal handler raised. */
@@ -38,7 +41,8 @@ bool pending_wait(struct pending *p);
 /* Any thread: for its operation. False when that has lost interest. */
 bool pending_tell(struct pending *p, struct notice *n);
 struct notice *pending_take(struct pending *p); /* the oldest; NULL: none */
-void pending_forget(struct pending *p);         /* its operation has lost interest; gives its reference back */
+/* Its operation has lost interest, and gives its reference back. What answers have failed with is the caller's. */
+struct failures *pending_forget(struct pending *p);
 
 /* The port of the running event loop, and the loop; new references. NULL with an exception. */
 PyObject *port_of_running_loop(native_state *st, PyObject **loop);

@@ -229,16 +229,18 @@ static sf_status take_manifest(struct py_manifest_store *s, PyObject *value, sf_
 
 static sf_status take_entries(struct py_manifest_store *s, PyObject *value, sf_manifest_answer *out, sf_error *err)
 {
-    sf_status rc = PyList_Check(value) ? SF_OK : misunderstood(s, err);
+    PyObject *own = PyList_Check(value) ? PyList_AsTuple(value) : NULL; /* another thread may change the list */
+    sf_status rc = own ? SF_OK : misunderstood(s, err);
 
-    for (Py_ssize_t i = 0; rc == SF_OK && i < PyList_GET_SIZE(value); i++) {
+    for (Py_ssize_t i = 0; rc == SF_OK && i < PyTuple_GET_SIZE(own); i++) {
         const char *ref, *run_id;
         long long us;
 
-        rc = PyArg_ParseTuple(PyList_GET_ITEM(value, i), "ssL", &ref, &run_id, &us)
+        rc = PyArg_ParseTuple(PyTuple_GET_ITEM(own, i), "ssL", &ref, &run_id, &us)
                  ? sf_manifest_answer_entry(out, ref, run_id, us)
                  : misunderstood(s, err);
     }
+    Py_XDECREF(own);
     return rc;
 }
 

@@ -21,27 +21,31 @@ static bool answer_current(sf_manifest_request *rq, PyObject *value, bool *taken
 
 static bool answer_refs(sf_manifest_request *rq, PyObject *value, bool *taken)
 {
-    Py_ssize_t n = PyList_Check(value) ? PyList_GET_SIZE(value) : -1;
+    PyObject *own; /* tuple: another thread may change the list */
+    Py_ssize_t n;
     const char **refs;
+    bool ok;
 
-    if (n < 0)
+    if (!PyList_Check(value))
         return wrong("list_manifests", value);
-    refs = PyMem_New(const char *, (size_t)n + 1);
-    if (!refs) {
-        PyErr_NoMemory();
+    own = PyList_AsTuple(value);
+    if (!own)
         return false;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *ref = PyList_GET_ITEM(value, i);
+    n = PyTuple_GET_SIZE(own);
+    refs = PyMem_New(const char *, (size_t)n + 1);
+    ok = refs != NULL;
+    if (!ok)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; ok && i < n; i++) {
+        PyObject *ref = PyTuple_GET_ITEM(own, i);
 
-        if (!text_check(ref, "manifest reference") || !(refs[i] = PyUnicode_AsUTF8(ref))) {
-            PyMem_Free(refs);
-            return false;
-        }
+        ok = text_check(ref, "manifest reference") && (refs[i] = PyUnicode_AsUTF8(ref)) != NULL;
     }
-    *taken = sf_manifest_request_refs(rq, refs, (size_t)n);
+    if (ok)
+        *taken = sf_manifest_request_refs(rq, refs, (size_t)n);
     PyMem_Free(refs);
-    return true;
+    Py_DECREF(own);
+    return ok;
 }
 
 static bool answer(void *request, const char *what, PyObject *value, bool *taken)

@@ -11,6 +11,18 @@ struct py_snapshot {
     sf_snapshot *s; /* NULL: given back */
 };
 PyObject *snapshot_to_python(native_state *st, sf_snapshot *s); /* takes over the reference */
+/* A reference of the caller's, who runs Python code, which may give the snapshot back, or has other threads beside him that may; NULL:
+ * it was given back. */
+static inline sf_snapshot *snapshot_acquired(struct py_snapshot *o)
+{
+    sf_snapshot *s;
+
+    Py_BEGIN_CRITICAL_SECTION(o);
+    s = o->s ? sf_snapshot_acquire(o->s) : NULL;
+    Py_END_CRITICAL_SECTION();
+    return s;
+}
+sf_snapshot *snapshot_held(PyObject *snapshot); /* the same, with a ValueError */
 /* The value of op->a, a key as callers write it, in a snapshot that the operation holds: the start of it, and the answer. */
 enum op_outcome look_up_pinned(struct operation *op, sf_snapshot *s, PyObject **result);
 

@@ -165,6 +165,12 @@ static PyObject *emit(native_state *st, const struct observer *o, PyObject *even
 /* Whether a payload that the collector was given is nobody else's, and still what it was. */
 static bool can_serve_again(const native_state *st, PyObject *dict, const struct payload *p)
 {
+#ifdef Py_GIL_DISABLED /* another thread may be at it already */
+    (void)st;
+    (void)dict;
+    (void)p;
+    return false;
+#else
     PyObject *name, *value;
     Py_ssize_t at = 0;
     size_t i = 0;
@@ -177,6 +183,7 @@ static bool can_serve_again(const native_state *st, PyObject *dict, const struct
         i++;
     }
     return true;
+#endif
 }
 
 /* Most collectors keep nothing: then one dict serves all look-ups. Whoever keeps it, or writes into it, has it for himself. */
@@ -191,7 +198,8 @@ PyObject *observer_tell_get(native_state *st, struct observer *o, const struct l
         look_ups_count_get(o->look_ups, u, found);
         return tell_only_noted(o, result);
     }
-    o->parts[OBSERVER_SPARE] = NULL; /* look-ups of the collector's own do without */
+    if (dict)
+        o->parts[OBSERVER_SPARE] = NULL; /* look-ups of the collector's own do without */
     p = payload_of(u->ns);
     payload_add(&p, PAYLOAD_FOUND, Py_NewRef(found ? Py_True : Py_False));
     payload_add(&p, PAYLOAD_DURATION_S, PyFloat_FromDouble((double)u->ns / 1e9));

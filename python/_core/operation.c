@@ -13,7 +13,11 @@
 #include "operation.h"
 #include "turn.h"
 
+#ifdef Py_GIL_DISABLED /* a list of all threads would need a lock, and the allocator has one of each thread's */
+#define MAX_FREE_OPS 0u
+#else
 #define MAX_FREE_OPS 64u
+#endif
 
 PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
                  int64_t timeout_ms)
@@ -32,7 +36,6 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
         op->st = st;
         op->waiter = op->port = op->future = op->ask = NULL;
         op->pending = NULL;
-        op->failures = NULL;
         op->extra = NULL;
     }
     op->kind = kind;
@@ -76,12 +79,11 @@ static SF_COLD void op_drop_rest(struct operation *op)
     Py_CLEAR(op->waiter);
     op_drop_future(op);
     Py_CLEAR(op->ask);
-    failures_free(&op->failures);
 }
 
 static void op_drop_inputs(struct operation *op)
 {
-    if (op->extra || op->waiter || op->port || op->future || op->ask || op->failures)
+    if (op->extra || op->waiter || op->port || op->future || op->ask)
         op_drop_rest(op);
     Py_CLEAR(op->owner);
     Py_CLEAR(op->a);
@@ -94,7 +96,7 @@ static void op_forget(struct operation *op)
 
     op->pending = NULL;
     if (p)
-        pending_forget(p);
+        failures_free(pending_forget(p));
 }
 
 static void op_end(struct operation *op)
@@ -115,10 +117,10 @@ static void op_abandon(struct operation *op)
 void op_raise(struct operation *op, sf_call *call)
 {
     const sf_error *e = sf_call_error(call);
-    PyObject *own = last_failure(op->failures, e->code);
+    PyObject *own = last_failure(op->pending, e->code);
 
     if (own)
-        raise_exception(Py_NewRef(own));
+        raise_exception(own);
     else
         raise_error(op->st, e);
 }
@@ -174,39 +176,15 @@ static bool op_await(struct operation *op)
     return true;
 }
 
-/* Of a pending. */
-static bool op_wake(void *of)
-{
-    struct operation *op = of;
-    PyObject *future = Py_XNewRef(op->future); /* `op` may go while these run */
-    PyObject *done, *set = NULL;
-    int finished;
-    bool woken;
-
-    if (!future)
-        return true;
-    done = PyObject_CallMethod(future, "done", NULL);
-    finished = done ? PyObject_IsTrue(done) : -1;
-    if (finished == 0) /* else it was cancelled, and the task is on its way to tell us */
-        set = PyObject_CallMethod(future, "set_result", "O", Py_None);
-    woken = finished > 0 || set || !PyErr_ExceptionMatches(PyExc_MemoryError);
-    if (finished < 0 || (finished == 0 && !set))
-        PyErr_WriteUnraisable(future);
-    Py_XDECREF(done);
-    Py_XDECREF(set);
-    Py_DECREF(future);
-    return woken;
-}
-
 struct pending *op_begin(struct operation *op)
 {
     op->asks_engine = true;
     if (op->started_ns == OP_UNTIMED) /* what memory took is next to nothing now */
         op->started_ns = native_now_ns();
     if (op->blocking)
-        op->pending = pending_new(op, op_wake, NULL);
+        op->pending = pending_new(NULL, NULL);
     else if (op_await(op))
-        op->pending = pending_new(op, op_wake, port_mailbox(op->port));
+        op->pending = pending_new(op->future, port_mailbox(op->port));
     return op->pending;
 }
 
@@ -307,7 +285,7 @@ static PyObject *op_next_answer(struct operation *op)
 
     if (!next)
         return NULL;
-    question = question_to_python(op->st, next, &op->failures);
+    question = question_to_python(op->st, next);
     answer = question ? PyObject_CallOneArg(op->ask, question) : NULL;
     Py_XDECREF(question);
     return answer;
@@ -335,6 +313,8 @@ static SF_COLD bool op_go_on(struct operation *op)
     op->state = answer ? OP_ANSWERING : OP_RUNNING;
     if (answer)
         op->waiter = answer;
+    else
+        pending_await(op->pending, op->future);
     return true;
 }
 
@@ -475,11 +455,6 @@ static PyObject *op_step(PyObject *self, PyObject *arg)
         break;
     }
     return NULL;
-}
-
-static PyObject *op_next(PyObject *self)
-{
-    return op_step(self, Py_None);
 }
 
 static void restore(PyObject *type, PyObject *value, PyObject *tb)
@@ -686,7 +661,11 @@ static int op_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->port);
     Py_VISIT(op->future);
     Py_VISIT(op->ask);
-    return failures_traverse(op->failures, visit, arg);
+    if (op->pending) {
+        Py_VISIT(op->pending->future);
+        return failures_traverse(op->pending->failures, visit, arg);
+    }
+    return 0;
 }
 
 static int op_clear(PyObject *self)
@@ -704,7 +683,7 @@ static void op_dealloc(PyObject *self)
     if (op->state != OP_OVER && PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self); /* it is over, so it has nothing left */
-    if (st->free_op_count < MAX_FREE_OPS && !PyObject_GC_IsFinalized(self)) {
+    if (st->free_op_count != MAX_FREE_OPS && !PyObject_GC_IsFinalized(self)) {
         op->owner = (PyObject *)st->free_ops;
         st->free_ops = op;
         st->free_op_count++;
@@ -758,14 +737,43 @@ static PyObject *op_running(PyObject *self, void *unused)
     return PyBool_FromLong(op->state == OP_STEPPING);
 }
 
+NATIVE_ALONE(op_step);
+NATIVE_ALONE(op_throw);
+NATIVE_ALONE(op_close);
+NATIVE_ALONE(op_cancel);
+NATIVE_ALONE(op_wait);
+
+#ifdef Py_GIL_DISABLED
+static PyObject *op_next_alone(PyObject *self)
+{
+    return op_step_alone(self, Py_None);
+}
+
+static PySendResult op_send_alone(PyObject *self, PyObject *arg, PyObject **result)
+{
+    PySendResult r;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    r = op_send(self, arg, result);
+    Py_END_CRITICAL_SECTION();
+    return r;
+}
+#else
+static PyObject *op_next(PyObject *self)
+{
+    return op_step(self, Py_None);
+}
+#endif
+
 static PyMethodDef op_methods[] = {
     NOT_COPIED,
-    {"send", op_step, METH_O, "send($self, value, /)\n--\n\nResumes the operation."},
-    {"throw", op_throw, METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
-    {"close", op_close, METH_NOARGS, "close($self)\n--\n\nCancels the operation."},
-    {"cancel", op_cancel, METH_NOARGS,
+    {"send", ALONE(op_step), METH_O, "send($self, value, /)\n--\n\nResumes the operation."},
+    {"throw", ALONE(op_throw), METH_VARARGS, "throw(type[, value[, traceback]])\n\nCancels the operation and raises."},
+    {"close", ALONE(op_close), METH_NOARGS, "close($self)\n--\n\nCancels the operation."},
+    {"cancel", ALONE(op_cancel), METH_NOARGS,
      "cancel($self)\n--\n\nEnds the engine's work on it, from inside of an answer that it waits for."},
-    {"wait", op_wait, METH_NOARGS, "wait($self)\n--\n\nRuns the operation without an event loop and returns its result."},
+    {"wait", ALONE(op_wait), METH_NOARGS,
+     "wait($self)\n--\n\nRuns the operation without an event loop and returns its result."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -784,9 +792,9 @@ static PyType_Slot op_slots[] = {
     {Py_tp_repr, op_repr},
     {Py_tp_methods, op_methods},
     {Py_tp_getset, op_getset},
-    {Py_tp_iternext, op_next},
+    {Py_tp_iternext, ALONE(op_next)},
     {Py_am_await, op_self},
-    {Py_am_send, op_send},
+    {Py_am_send, ALONE(op_send)},
     {Py_tp_doc, "An operation of the engine, as a coroutine object."},
     {0, NULL},
 };

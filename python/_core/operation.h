@@ -47,15 +47,14 @@ struct operation {
     uint32_t answers;    /* of look-ups: ANSWERS_* */
     uint64_t started_ns; /* of a kind with `ended`; 0: not measured; OP_UNTIMED: counted, but no clock was read */
     enum op_state state;
-    bool asks_engine;          /* memory did not have all */
-    bool blocking;             /* inside wait(): no event loop */
-    PyObject *waiter;          /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
-    PyObject *port;            /* RUNNING: keeps the future */
-    PyObject *future;          /* RUNNING */
-    struct pending *pending;   /* RUNNING, ANSWERING */
-    PyObject *ask;             /* takes the engine's questions: see question.c; NULL: there are none */
-    struct failures *failures; /* of answers; NULL: none */
-    void *extra;               /* the kind's own */
+    bool asks_engine;        /* memory did not have all */
+    bool blocking;           /* inside wait(): no event loop */
+    PyObject *waiter;        /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
+    PyObject *port;          /* RUNNING: keeps the future */
+    PyObject *future;        /* RUNNING */
+    struct pending *pending; /* RUNNING, ANSWERING */
+    PyObject *ask;           /* takes the engine's questions: see question.c; NULL: there are none */
+    void *extra;             /* the kind's own */
 };
 
 /* `owner`, `a`, `b` may be NULL; new references are taken. */

@@ -40,7 +40,6 @@ struct failures {
 struct py_question {
     PyObject_HEAD
     struct question *q;
-    struct failures **failures; /* its operation's, as long as that has an interest */
 };
 
 /* ---------------------------------------------------------------- without the GIL -------------------------------- */
@@ -82,24 +81,23 @@ void question_drop(struct notice *n)
 
 /* ---------------------------------------------------------------- failures --------------------------------------- */
 
-static void failures_clear(struct failures *all)
+static void failure_free(struct answer_failure *f)
+{
+    if (!f)
+        return;
+    Py_XDECREF(f->exception);
+    PyMem_RawFree(f->text);
+    PyMem_RawFree(f);
+}
+
+void failures_free(struct failures *all)
 {
     while (all && all->first) {
         struct answer_failure *f = all->first;
 
         all->first = f->next;
-        Py_DECREF(f->exception); /* may run anything */
-        PyMem_RawFree(f->text);
-        PyMem_RawFree(f);
+        failure_free(f);
     }
-}
-
-void failures_free(struct failures **of)
-{
-    struct failures *all = *of;
-
-    *of = NULL;
-    failures_clear(all);
     PyMem_RawFree(all);
 }
 
@@ -118,46 +116,80 @@ static char *copy_text(const char *text)
     return copy ? memcpy(copy, text, n) : NULL;
 }
 
+/* Of its operation, unless that has lost interest. Takes over `f`. */
+static void failures_add(struct pending *p, struct failures *spare, struct answer_failure *f)
+{
+    pthread_mutex_lock(&p->lock);
+    if (!p->deaf && !p->failures) {
+        p->failures = spare;
+        spare = NULL;
+    }
+    if (!p->deaf) {
+        f->next = p->failures->first;
+        p->failures->first = f;
+        p->failures->last_counts = true;
+        f = NULL;
+    }
+    pthread_mutex_unlock(&p->lock);
+    failure_free(f);
+    PyMem_RawFree(spare);
+}
+
 /* False with an exception. */
-static bool note_failure(struct failures **of, const char *text, PyObject *exception, sf_status code)
+static bool note_failure(struct pending *p, const char *text, PyObject *exception, sf_status code)
 {
     struct answer_failure *f = PyMem_RawCalloc(1, sizeof(*f));
+    struct failures *spare = PyMem_RawCalloc(1, sizeof(*spare));
 
-    if (f && !*of)
-        *of = PyMem_RawCalloc(1, sizeof(**of));
     if (f && text)
         f->text = copy_text(text);
-    if (!f || !*of || (text && !f->text)) {
-        if (f)
-            PyMem_RawFree(f->text);
-        PyMem_RawFree(f);
+    if (!f || !spare || (text && !f->text)) {
+        failure_free(f);
+        PyMem_RawFree(spare);
         PyErr_NoMemory();
         return false;
     }
     f->exception = Py_NewRef(exception);
     f->code = code;
-    f->next = (*of)->first;
-    (*of)->first = f;
-    (*of)->last_counts = true;
+    failures_add(p, spare, f);
     return true;
 }
 
-PyObject *failure_of(const struct failures *all, const char *text)
+PyObject *failure_of(struct pending *p, const char *text)
 {
-    for (struct answer_failure *f = all ? all->first : NULL; f; f = f->next)
+    PyObject *exception = NULL;
+
+    pthread_mutex_lock(&p->lock);
+    for (struct answer_failure *f = p->failures ? p->failures->first : NULL; f && !exception; f = f->next)
         if (f->text && strcmp(f->text, text) == 0)
-            return f->exception;
-    return NULL;
+            exception = Py_NewRef(f->exception);
+    pthread_mutex_unlock(&p->lock);
+    return exception;
 }
 
-PyObject *last_failure(const struct failures *all, sf_status code)
+PyObject *last_failure(struct pending *p, sf_status code)
 {
-    return all && all->last_counts && all->first->code == code ? all->first->exception : NULL;
+    PyObject *exception = NULL;
+
+    pthread_mutex_lock(&p->lock);
+    if (p->failures && p->failures->last_counts && p->failures->first->code == code)
+        exception = Py_NewRef(p->failures->first->exception);
+    pthread_mutex_unlock(&p->lock);
+    return exception;
+}
+
+/* Another question is asked. */
+static void last_is_past(struct pending *p)
+{
+    pthread_mutex_lock(&p->lock);
+    if (p->failures)
+        p->failures->last_counts = false;
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---------------------------------------------------------------- the object ------------------------------------- */
 
-PyObject *question_to_python(native_state *st, struct notice *n, struct failures **failures)
+PyObject *question_to_python(native_state *st, struct notice *n)
 {
     struct py_question *o = PyObject_New(struct py_question, st->question_type);
 
@@ -165,10 +197,8 @@ PyObject *question_to_python(native_state *st, struct notice *n, struct failures
         question_drop(n);
         return NULL;
     }
-    if (*failures)
-        (*failures)->last_counts = false;
     o->q = sf_container_of(n, struct question, notice);
-    o->failures = failures;
+    last_is_past(o->q->pending);
     return (PyObject *)o;
 }
 
@@ -182,8 +212,7 @@ static PyObject *question_answer(PyObject *self, PyObject *value)
 
 static PyObject *question_fail(PyObject *self, PyObject *args)
 {
-    struct py_question *o = (struct py_question *)self;
-    struct question *q = o->q;
+    struct question *q = ((struct py_question *)self)->q;
     PyObject *exception, *said;
     const char *name = "IO", *text;
     sf_status code;
@@ -195,7 +224,7 @@ static PyObject *question_fail(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "fail() needs an exception");
         return NULL;
     }
-    if (q->pending->op && !note_failure(o->failures, q->text, exception, code))
+    if (!note_failure(q->pending, q->text, exception, code))
         return NULL;
     said = PyObject_Str(exception);
     text = said ? PyUnicode_AsUTF8(said) : NULL;
@@ -215,10 +244,15 @@ static PyObject *question_what(PyObject *self, void *unused)
 static PyObject *question_about(PyObject *self, void *unused)
 {
     const struct question *q = ((struct py_question *)self)->q;
+    PyObject *about = NULL;
 
     (void)unused;
-    if (q->kind->about)
-        return q->kind->about(q->request, q->what);
+    if (q->kind->about) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        about = q->kind->about(q->request, q->what);
+        Py_END_CRITICAL_SECTION();
+        return about;
+    }
     return q->text ? PyUnicode_FromString(q->text) : PyLong_FromSize_t(q->number);
 }
 
@@ -231,10 +265,13 @@ static void question_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(question_answer);
+NATIVE_ALONE(question_fail);
+
 static PyMethodDef question_methods[] = {
     NOT_COPIED,
-    {"answer", question_answer, METH_O, "answer($self, value, /)\n--\n\nWhether the engine still waited for it."},
-    {"fail", question_fail, METH_VARARGS,
+    {"answer", ALONE(question_answer), METH_O, "answer($self, value, /)\n--\n\nWhether the engine still waited for it."},
+    {"fail", ALONE(question_fail), METH_VARARGS,
      "fail($self, exception, status='IO', /)\n--\n\nThe same, with why there is no answer. The operation raises that very exception if it fails\n"
      "because of it."},
     {NULL, NULL, 0, NULL},

@@ -5,8 +5,6 @@
 
 #include "mailbox.h"
 
-struct failures;
-
 /* Of a kind of questions. All may run on any thread. */
 struct question_kind {
     /* Gives the engine an answer, with the GIL. *taken: false when nobody waits for it. False with an exception for what is no
@@ -23,14 +21,13 @@ struct question_kind {
 void question_put(struct pending *p, const struct question_kind *kind, void *request, const char *what,
                   const char *text, size_t number);
 void question_drop(struct notice *n); /* with the GIL or without */
-/* What question_put() has told, as a Question; takes over, also when it fails. `failures`: of the operation. */
-PyObject *question_to_python(native_state *st, struct notice *n, struct failures **failures);
+/* What question_put() has told, as a Question; takes over, also when it fails. */
+PyObject *question_to_python(native_state *st, struct notice *n);
 
-/* The failure that was told of a question about `text`, the very exception; of the one that was asked last. NULL: none such.
- * Borrowed. */
-PyObject *failure_of(const struct failures *all, const char *text);
-PyObject *last_failure(const struct failures *all, sf_status code);
-void failures_free(struct failures **all);
+/* The failure that was told of a question about `text`, the very exception; of the one that was asked last. NULL: none such. */
+PyObject *failure_of(struct pending *p, const char *text);
+PyObject *last_failure(struct pending *p, sf_status code);
+void failures_free(struct failures *all); /* may run anything */
 int failures_traverse(const struct failures *all, visitproc visit, void *arg);
 
 #endif

@@ -56,10 +56,9 @@ static bool tell_rejected(struct operation *op, PyObject *list, const sf_call *c
 
     for (size_t i = 0; list && ok && i < n; i++) {
         const char *ref = rejected[i].manifest_ref;
-        PyObject *own = failure_of(op->failures, ref);
-        PyObject *pair =
-            Py_BuildValue("(NNO)", text_to_python(ref), own ? Py_NewRef(own) : exception_of(op->st, &rejected[i].error),
-                          rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
+        PyObject *own = failure_of(op->pending, ref);
+        PyObject *pair = Py_BuildValue("(NNO)", text_to_python(ref), own ? own : exception_of(op->st, &rejected[i].error),
+                                       rejected[i].error.code == SF_BAD_MANIFEST ? Py_True : Py_False);
 
         ok = pair && PyList_Append(list, pair) == 0;
         Py_XDECREF(pair);

@@ -508,16 +508,23 @@ static void lease_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(lease_run);
+NATIVE_ALONE(lease_has_lapsed);
+NATIVE_ALONE(lease_announce);
+NATIVE_ALONE(lease_renew);
+NATIVE_ALONE(lease_stop);
+NATIVE_ALONE(lease_finish);
+
 static PyMethodDef lease_methods[] = {
     NOT_COPIED,
-    {"run", lease_run, METH_NOARGS, "run($self)\n--\n\nRenews the record until the lease is stopped."},
-    {"has_lapsed", lease_has_lapsed, METH_O,
+    {"run", ALONE(lease_run), METH_NOARGS, "run($self)\n--\n\nRenews the record until the lease is stopped."},
+    {"has_lapsed", ALONE(lease_has_lapsed), METH_O,
      "has_lapsed($self, now_ms, /)\n--\n\nWhether it was not renewed in time, by the boot clock."},
-    {"announce", lease_announce, METH_O,
+    {"announce", ALONE(lease_announce), METH_O,
      "announce($self, manifest_ref, /)\n--\n\nThe record names the manifest, or none, from now on."},
-    {"renew", lease_renew, METH_NOARGS, "renew($self)\n--\n\nRenews the record now."},
-    {"stop", lease_stop, METH_NOARGS, "stop($self)\n--\n\nEnds run()."},
-    {"finish", lease_finish, METH_VARARGS,
+    {"renew", ALONE(lease_renew), METH_NOARGS, "renew($self)\n--\n\nRenews the record now."},
+    {"stop", ALONE(lease_stop), METH_NOARGS, "stop($self)\n--\n\nEnds run()."},
+    {"finish", ALONE(lease_finish), METH_VARARGS,
      "finish($self, status, error_type, error_message, /)\n--\n\nThe last word. A second one does nothing."},
     {NULL, NULL, 0, NULL},
 };

@@ -133,7 +133,7 @@ static sf_status try_next(const struct operation *op, struct py_scan *o, PyObjec
     return rc;
 }
 
-static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+static enum op_outcome next_start(struct operation *op, PyObject **result)
 {
     struct py_scan *o = (struct py_scan *)op->owner;
     struct pending *p;
@@ -159,6 +159,16 @@ static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
     }
     rc = sf_scan_next_start(&call, o->scan, op->n, op->timeout_ms, pending_on_done, p, &err);
     return op_begun(op, rc, call, &err);
+}
+
+static enum op_outcome scan_next_start(struct operation *op, PyObject **result)
+{
+    enum op_outcome o;
+
+    Py_BEGIN_CRITICAL_SECTION(op->owner);
+    o = next_start(op, result);
+    Py_END_CRITICAL_SECTION();
+    return o;
 }
 
 static PyObject *scan_next_take(struct operation *op, sf_call *call)
@@ -247,13 +257,15 @@ static void scan_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(scan_close);
+
 static PyMethodDef scan_methods[] = {
     NOT_COPIED,
     {"next", (PyCFunction)(void (*)(void))scan_next, METH_VARARGS | METH_KEYWORDS,
      "next($self, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows; an empty list at the end."},
     {"next_batch", (PyCFunction)(void (*)(void))scan_next_batch, METH_VARARGS | METH_KEYWORDS,
      "next_batch($self, keys, max_rows=1000, timeout=None, ask=None)\n--\n\nThe next rows as Arrow data; None at the end."},
-    {"close", scan_close, METH_NOARGS, "close($self)\n--\n\nEnds the scan."},
+    {"close", ALONE(scan_close), METH_NOARGS, "close($self)\n--\n\nEnds the scan."},
     {NULL, NULL, 0, NULL},
 };
 

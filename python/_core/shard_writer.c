@@ -204,13 +204,18 @@ static void shard_dealloc(PyObject *o)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(shard_add);
+NATIVE_ALONE(shard_finish);
+NATIVE_ALONE(shard_cancel);
+NATIVE_ALONE(shard_close);
+
 static PyMethodDef shard_methods[] = {
     NOT_COPIED,
-    {"add", shard_add, METH_O,
+    {"add", ALONE(shard_add), METH_O,
      "add($self, pairs, /)\n--\n\nTakes rows, in any order; of rows with one key the last wins."},
-    {"finish", shard_finish, METH_NOARGS, "finish($self)\n--\n\nBuilds the shard and stores it."},
-    {"cancel", shard_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
-    {"close", shard_close, METH_NOARGS,
+    {"finish", ALONE(shard_finish), METH_NOARGS, "finish($self)\n--\n\nBuilds the shard and stores it."},
+    {"cancel", ALONE(shard_cancel), METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
+    {"close", ALONE(shard_close), METH_NOARGS,
      "close($self)\n--\n\nTakes back what was stored, unless it was finished. Any number of times."},
     {NULL, NULL, 0, NULL},
 };

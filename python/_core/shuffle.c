@@ -132,12 +132,15 @@ static void shuffle_dealloc(PyObject *o)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(shuffle_add_arrow);
+NATIVE_ALONE(shuffle_finish);
+
 static PyMethodDef shuffle_methods[] = {
     NOT_COPIED,
-    {"add_arrow", shuffle_add_arrow, METH_VARARGS,
+    {"add_arrow", ALONE(shuffle_add_arrow), METH_VARARGS,
      "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream, as Writer.add_arrow(). Blocks that are complete: their number, and the bytes of\n"
      "three buffers: shards (int32), offsets (int32), blocks."},
-    {"finish", shuffle_finish, METH_NOARGS, "finish($self)\n--\n\nNo rows follow: the rest, likewise."},
+    {"finish", ALONE(shuffle_finish), METH_NOARGS, "finish($self)\n--\n\nNo rows follow: the rest, likewise."},
     {NULL, NULL, 0, NULL},
 };
 

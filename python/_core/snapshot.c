@@ -78,13 +78,11 @@ static sf_snapshot *snapshot_of(PyObject *self)
     return o->s;
 }
 
-/* The same with a reference of our own: for whoever runs Python code, which may give the snapshot back, before he is done
- * with it. */
-static sf_snapshot *snapshot_held(PyObject *self)
+sf_snapshot *snapshot_held(PyObject *self)
 {
-    sf_snapshot *s = snapshot_of(self);
+    sf_snapshot *s = snapshot_acquired((struct py_snapshot *)self);
 
-    return s ? sf_snapshot_acquire(s) : NULL;
+    return s ? s : snapshot_of(self);
 }
 
 static PyObject *snapshot_details(PyObject *self, PyObject *unused)
@@ -211,10 +209,16 @@ static enum op_outcome stored_get_start(struct operation *op, sf_snapshot *s, sf
 
 static enum op_outcome get_start(struct operation *op, PyObject **result)
 {
-    sf_snapshot *s = snapshot_of(op->owner);
+    enum op_outcome o = OP_FAILED;
+    sf_snapshot *s;
     sf_bytes key;
 
-    return s && stored_from_python(op->a, &key) ? stored_get_start(op, s, key, result) : OP_FAILED;
+    Py_BEGIN_CRITICAL_SECTION(op->owner);
+    s = snapshot_of(op->owner);
+    if (s && stored_from_python(op->a, &key))
+        o = stored_get_start(op, s, key, result);
+    Py_END_CRITICAL_SECTION();
+    return o;
 }
 
 static PyObject *get_take(struct operation *op, sf_call *call)
@@ -538,18 +542,25 @@ static void snapshot_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(snapshot_encode_key);
+NATIVE_ALONE(snapshot_shard_number);
+NATIVE_ALONE(snapshot_sqlite_file);
+NATIVE_ALONE(snapshot_try_get);
+NATIVE_ALONE(snapshot_close);
+NATIVE_ALONE_KEYWORDS(snapshot_scan);
+
 static PyMethodDef snapshot_methods[] = {
     NOT_COPIED,
     {"details", snapshot_details, METH_NOARGS, "details($self)\n--\n\nThe manifest's head."},
     {"rows", snapshot_rows, METH_NOARGS, "rows($self)\n--\n\nThe manifest's shards, by db_id."},
     {"route", snapshot_route, METH_VARARGS, "route($self, key, context=None, /)\n--\n\nThe shard of a key."},
-    {"encode_key", snapshot_encode_key, METH_O, "encode_key($self, key)\n--\n\nThe stored bytes of a key."},
+    {"encode_key", ALONE(snapshot_encode_key), METH_O, "encode_key($self, key)\n--\n\nThe stored bytes of a key."},
     {"keys_by_shard", snapshot_keys_by_shard, METH_VARARGS,
      "keys_by_shard($self, keys, routing_context, /)\n--\n\n"
      "Of shards of the caller's that are open: by their db_id the number, the keys, their stored bytes. None: it takes the engine."},
-    {"shard_number", snapshot_shard_number, METH_O,
+    {"shard_number", ALONE(snapshot_shard_number), METH_O,
      "shard_number($self, db_id, /)\n--\n\nOf the caller's own shard; None: it is not opened, or there is none."},
-    {"sqlite_file", snapshot_sqlite_file, METH_O,
+    {"sqlite_file", ALONE(snapshot_sqlite_file), METH_O,
      "sqlite_file($self, db_id, /)\n--\n\nThe copy of an SQLite shard, empty: read by ranges; None: no SQLite shard, or not open."},
     {"get", (PyCFunction)(void (*)(void))snapshot_get, METH_VARARGS | METH_KEYWORDS,
      "get($self, db_id, key, /, timeout=None, ask=None)\n--\n\nThe value of a stored key."},
@@ -564,11 +575,11 @@ static PyMethodDef snapshot_methods[] = {
      "contains($self, db_id, key, /, timeout=None, ask=None)\n--\n\nWhether there is a value."},
     {"contains_many", (PyCFunction)(void (*)(void))snapshot_contains_many, METH_VARARGS | METH_KEYWORDS,
      "contains_many($self, db_id, keys, /, timeout=None, ask=None)\n--\n\nThe same for many keys, as an aligned list."},
-    {"try_get", snapshot_try_get, METH_VARARGS,
+    {"try_get", ALONE(snapshot_try_get), METH_VARARGS,
      "try_get($self, db_id, key, /)\n--\n\nThe value out of memory; LookupError when that does not have it."},
-    {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
+    {"scan", (PyCFunction)(void (*)(void))ALONE(snapshot_scan), METH_VARARGS | METH_KEYWORDS,
      "scan($self, *, db_id=None, start=None, end=None, prefix=None, limit=None, reverse=False, prefetch_bytes=SCAN_PREFETCH_BYTES)\n--\n\nRows in key order."},
-    {"close", snapshot_close, METH_NOARGS, "close($self)\n--\n\nGives the snapshot back."},
+    {"close", ALONE(snapshot_close), METH_NOARGS, "close($self)\n--\n\nGives the snapshot back."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,10 +1,10 @@
 /* What every file of the extension shares: the module's state, and the engine. Everything that touches a Python
- * object holds the GIL; the engine's loop thread never enters Python. */
+ * object holds the GIL, or on a free-threaded interpreter is attached to it (alone.h says what that takes); the engine's loop thread
+ * never enters Python. */
 #ifndef SHARDYFUSION_PYTHON_STATE_H
 #define SHARDYFUSION_PYTHON_STATE_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "alone.h"
 
 #include <sys/types.h>
 
@@ -35,11 +35,12 @@ typedef struct native_state {
     PyObject *name_emit;        /* of collectors */
     PyObject *payload_names[PAYLOAD_NAMES], *text_hit, *text_miss;
     PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
+    native_mutex starting;      /* covers the start of the engine */
     sf_runtime *rt;             /* the process's engine, NULL until it is needed */
     unsigned rt_generation;     /* sf__fork_generation() of the process that made it */
     struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
     unsigned free_op_count;
-    Py_ssize_t turn_left;   /* work before somebody looks at the clock: see turn.c */
+    Py_ssize_t turn_left;   /* work before somebody looks at the clock: see turn.h */
     PyObject *loop_has_run; /* what event loops call */
 } native_state;
 

@@ -15,10 +15,11 @@ struct py_token_bucket {
  * The built-in one need not be called for it. */
 static bool python_now(native_state *st, double *now)
 {
-    PyObject *clock = st->time ? PyDict_GetItemWithError(PyModule_GetDict(st->time), st->monotonic) : NULL;
+    PyObject *clock = st->time ? dict_item_ref(PyModule_GetDict(st->time), st->monotonic) : NULL;
     PyObject *told;
 
     if (clock && PyCFunction_CheckExact(clock)) {
+        Py_DECREF(clock);
         *now = (double)native_now_ns() / 1e9;
         return true;
     }
@@ -27,7 +28,6 @@ static bool python_now(native_state *st, double *now)
             PyErr_SetString(PyExc_RuntimeError, "the module time has no monotonic()");
         return false;
     }
-    Py_INCREF(clock);
     told = PyObject_CallNoArgs(clock);
     Py_DECREF(clock);
     *now = told ? PyFloat_AsDouble(told) : -1;

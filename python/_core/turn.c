@@ -23,6 +23,10 @@ static _Thread_local struct {
     uint64_t breath_ns; /* of blocking work */
 } turn;
 
+#ifdef Py_GIL_DISABLED
+_Thread_local Py_ssize_t native_turn_left;
+#endif
+
 uint64_t native_now_ns(void)
 {
     struct timespec t;
@@ -107,7 +111,7 @@ enum turn_state turn_look(native_state *st)
     PyObject *loop;
     enum turn_state s;
 
-    st->turn_left = tasks < TURN_UNITS / TURN_UNITS_MIN ? TURN_UNITS / (int)tasks : TURN_UNITS_MIN;
+    TURN_LEFT(st) = tasks < TURN_UNITS / TURN_UNITS_MIN ? TURN_UNITS / (int)tasks : TURN_UNITS_MIN;
     loop = PyObject_CallNoArgs(st->get_running_loop);
     if (!loop) /* driven by hand, or by another library */
         return without_error(TURN_FAILED);
@@ -124,7 +128,7 @@ enum turn_state turn_breathe(native_state *st)
 {
     uint64_t now = native_now_ns();
 
-    st->turn_left = TURN_UNITS;
+    TURN_LEFT(st) = TURN_UNITS;
     if (now - turn.breath_ns < BREATH_NS)
         return TURN_GOES_ON;
     Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS turn.breath_ns = native_now_ns();

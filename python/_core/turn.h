@@ -9,10 +9,18 @@ enum turn_state { TURN_FAILED = -1, TURN_GOES_ON, TURN_IS_OVER }; /* with an exc
 #define TURN_UNIT_BYTES 8192
 #define SF_COLD __attribute__((noinline, cold))
 
+/* Work before somebody looks at the clock. Threads that run side by side have one each; else they share it, as they share the GIL. */
+#ifdef Py_GIL_DISABLED
+extern _Thread_local Py_ssize_t native_turn_left;
+#define TURN_LEFT(st) (*((void)(st), &native_turn_left))
+#else
+#define TURN_LEFT(st) ((st)->turn_left)
+#endif
+
 /* Whether it is time to look, after work of about so many microseconds. */
 static inline bool turn_spend(native_state *st, size_t units)
 {
-    return __builtin_expect((st->turn_left -= (Py_ssize_t)units) < 0, 0);
+    return __builtin_expect((TURN_LEFT(st) -= (Py_ssize_t)units) < 0, 0);
 }
 /* Of a value: what copying it takes. */
 static inline size_t turn_units(size_t bytes)

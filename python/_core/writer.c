@@ -750,26 +750,38 @@ static void writer_dealloc(PyObject *o)
     Py_DECREF(type);
 }
 
+NATIVE_ALONE(writer_add_rows);
+NATIVE_ALONE(writer_add_arrow);
+NATIVE_ALONE(writer_add_shuffled);
+NATIVE_ALONE(writer_add_attempt);
+NATIVE_ALONE(writer_build);
+NATIVE_ALONE(writer_find_shards);
+NATIVE_ALONE(writer_publish);
+NATIVE_ALONE(writer_abort);
+NATIVE_ALONE(writer_report);
+NATIVE_ALONE(writer_cancel);
+NATIVE_ALONE(writer_close);
+
 static PyMethodDef writer_methods[] = {
     NOT_COPIED,
-    {"add_rows", writer_add_rows, METH_VARARGS,
+    {"add_rows", ALONE(writer_add_rows), METH_VARARGS,
      "add_rows($self, iterator, key_fn, value_fn, count, columns_fn=None, /)\n--\n\nTakes at most so many records; (records, bytes of values)."},
-    {"add_arrow", writer_add_arrow, METH_VARARGS,
+    {"add_arrow", ALONE(writer_add_arrow), METH_VARARGS,
      "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream. The value is a column, or of a tuple of columns a JSON object,\n"
      "with True of all."},
-    {"add_shuffled", writer_add_shuffled, METH_O,
+    {"add_shuffled", ALONE(writer_add_shuffled), METH_O,
      "add_shuffled($self, blocks, /)\n--\n\nTakes the rows of blocks of a Shuffle."},
-    {"add_attempt", writer_add_attempt, METH_O,
+    {"add_attempt", ALONE(writer_add_attempt), METH_O,
      "add_attempt($self, attempt, /)\n--\n\nTakes a shard that another process has built: one of the attempts of its report."},
-    {"build", writer_build, METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
-    {"find_shards", writer_find_shards, METH_NOARGS,
+    {"build", ALONE(writer_build), METH_NOARGS, "build($self)\n--\n\nStores all shards; the report so far."},
+    {"find_shards", ALONE(writer_find_shards), METH_NOARGS,
      "find_shards($self)\n--\n\nWhether no clean-up has removed one: NOT_FOUND; the report."},
-    {"publish", writer_publish, METH_NOARGS, "publish($self)\n--\n\nMakes the snapshot visible; the report."},
-    {"abort", writer_abort, METH_VARARGS,
+    {"publish", ALONE(writer_publish), METH_NOARGS, "publish($self)\n--\n\nMakes the snapshot visible; the report."},
+    {"abort", ALONE(writer_abort), METH_VARARGS,
      "abort($self, error_type=None, error_message=None, /)\n--\n\nGives up and takes back what was stored."},
-    {"report", writer_report, METH_NOARGS, "report($self)\n--\n\nRight so far."},
-    {"cancel", writer_cancel, METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
-    {"close", writer_close, METH_NOARGS,
+    {"report", ALONE(writer_report), METH_NOARGS, "report($self)\n--\n\nRight so far."},
+    {"cancel", ALONE(writer_cancel), METH_NOARGS, "cancel($self)\n--\n\nEnds what is under way. Any thread."},
+    {"close", ALONE(writer_close), METH_NOARGS,
      "close($self)\n--\n\nGives up unless the shards were built. Any number of times."},
     {NULL, NULL, 0, NULL},
 };
