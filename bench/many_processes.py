@@ -4,8 +4,8 @@
 
 Publishes MIB (256) mebibytes of rows on a loopback S3 server and to files. PROCESSES (8) Python processes, each on its own or forked of one that has
 imported the package, read a row of every block: with one disk cache for all (residency "disk"), and from the files; with block caches
-of 8 MiB and of 256 MiB. Prints, for one process and for all of them, their memory (PSS of /proc/PID/smaps_rollup, summed up), what of the
-files lies in the page cache, and the ratio of the sums.
+of 2, 8 and 256 MiB. And forked of one that has all of the snapshot in memory (residency "memory"), which each child finds there. Prints, for one process
+and for all of them, their memory (PSS of /proc/PID/smaps_rollup, summed up), what of the files lies in the page cache, and the ratio of the sums.
 """
 
 from __future__ import annotations
@@ -40,27 +40,35 @@ def place(prefix: str, endpoint: str) -> dict[str, Any]:
     return {"s3_prefix": prefix, "credential_provider": credentials, "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION}}
 
 
-def read(prefix: str, endpoint: str, local: str, cache_bytes: int, rows: int) -> None:
-    """Says when it has looked all up, and stays until its input ends."""
+def opened(residency: str, prefix: str, endpoint: str, local: str, cache_bytes: int) -> ShardedReader:
     cache = CacheOptions(memory_bytes=cache_bytes, disk_bytes=4 << 30 if endpoint else None)
-    with ShardedReader(local_root=local, cache=cache, residency="disk" if endpoint else "none", **place(prefix, endpoint)) as reader:
-        reader.ready(timeout=600)
+    reader = ShardedReader(local_root=local, cache=cache, residency=residency, **place(prefix, endpoint))
+    reader.ready(timeout=600)
+    return reader
+
+
+def read(reader: ShardedReader, rows: int) -> None:
+    """Says when it has looked all up, and stays until its input ends."""
+    with reader:
         began = time.process_time()
         for i in range(0, rows, STEP):
             key = i * 7919 % rows
             value = reader.get(key)
             assert value is not None and value[:8] == key.to_bytes(8, "big")
-        print(f"ready {(time.process_time() - began) / (rows / STEP) * 1e9:.0f}", flush=True)
+        os.write(1, f"ready {(time.process_time() - began) / (rows / STEP) * 1e9:.0f}\n".encode())  # whole, whoever else writes
         sys.stdin.read()
 
 
-def read_forked(count: int, *arguments: Any) -> None:
+def read_forked(count: int, rows: int, *arguments: Any) -> None:
+    parent = opened(*arguments) if arguments[0] == "memory" else None
     for _ in range(count):
         if os.fork() == 0:
-            read(*arguments)
+            read(opened(*arguments), rows)
             os._exit(0)
     for _ in range(count):
         assert os.wait()[1] == 0
+    if parent is not None:
+        parent.close()
 
 
 @contextmanager
@@ -115,18 +123,21 @@ def main() -> None:
     with s3_server(ROOT / "tests" / "fixtures") as server, tempfile.TemporaryDirectory() as local:
         for prefix, endpoint in (("s3://scratch/rows", server.endpoint), (Path(local, "snapshot").as_uri(), "")):
             write_hash_sharded(range(rows), HashShardedWriteConfig(num_dbs=8, **place(prefix, endpoint)), records)
-            for cache in (8, 256):
+            kept = Path(local, "cache")
+            folder = kept / "extents" if endpoint else Path(local, "snapshot")
+            for cache in (2, 8, 256):
                 for forked in (False, True):
-                    kept = Path(local, f"cache{cache}")
                     name = f"{'disk cache' if endpoint else 'local files'}, {cache} MiB of blocks each, {'forked' if forked else 'on their own'}"
-                    measure(name, count, forked, kept / "extents" if endpoint else Path(local, "snapshot"), prefix, endpoint, kept, cache * MIB, rows)
+                    measure(name, count, forked, folder, rows, "disk" if endpoint else "none", prefix, endpoint, kept, cache * MIB)
+            if endpoint:
+                measure("all in memory, forked of one that has it", count, True, folder, rows, "memory", prefix, endpoint, kept, 4 * rows * VALUE)
 
 
 if sys.argv[1:2] == ["read"]:
-    arguments = (sys.argv[3], sys.argv[4], sys.argv[5], int(sys.argv[6]), int(sys.argv[7]))
+    arguments = (sys.argv[4], sys.argv[5], sys.argv[6], sys.argv[7], int(sys.argv[8]))
     if int(sys.argv[2]) > 0:
-        read_forked(int(sys.argv[2]), *arguments)
+        read_forked(int(sys.argv[2]), int(sys.argv[3]), *arguments)
     else:
-        read(*arguments)
+        read(opened(*arguments), int(sys.argv[3]))
 else:
     main()

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "base/error.h"
+#include "cache/kept.h"
 #include "cache/slab.h"
 
 /* S3-FIFO (Yang et al., SOSP 2023). New blocks enter a small queue; those that are asked for again while they are in
@@ -134,23 +135,30 @@ static void table_release(sf_block_table *t)
     atomic_fetch_sub_explicit(&c->table_bytes, n, memory_order_relaxed);
 }
 
-void sf__block_table_close(sf_block_table *t)
+void sf__block_table_let_go(sf_block_table *t)
 {
     struct victims v = {.count = 0};
 
-    if (!t)
-        return;
+    sf__kept_withdraw(t);
     for (uint32_t i = 0; i < t->count; i++) {
         uintptr_t place = atomic_load_explicit(&t->blocks[i], memory_order_acquire);
 
         if (!(place & SF_BLOCK_KEPT))
             continue; /* the cache's, under its lock */
         atomic_exchange(&t->blocks[i], 0);
-        v.bufs[v.count++] = sf__block_table_buf(place);
+        if (!(place & SF_BLOCK_INHERITED))
+            v.bufs[v.count++] = sf__block_table_buf(place);
         if (v.count == VICTIMS)
             victims_release(&v);
     }
     victims_release(&v);
+}
+
+void sf__block_table_close(sf_block_table *t)
+{
+    if (!t)
+        return;
+    sf__block_table_let_go(t);
     table_release(t);
 }
 
@@ -560,7 +568,7 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     slab_trim(c);
 }
 
-bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
+static bool keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf, uintptr_t tags)
 {
     uint64_t hash = key_hash(key);
     struct shard *s = shard_of(c, hash);
@@ -573,11 +581,28 @@ bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *bu
     e = first ? *entry_find(s, hash, key) : NULL;
     if (e && e->buf)
         v.bufs[v.count++] = entry_drop(c->alloc, s, e);
+    if (first && !(tags & SF_BLOCK_INHERITED))
+        sf__buf_acquire(buf);
     if (first)
-        atomic_exchange(&key->table->blocks[key->block], (uintptr_t)sf__buf_acquire(buf) | SF_BLOCK_KEPT);
+        atomic_exchange(&key->table->blocks[key->block], (uintptr_t)buf | tags);
     pthread_mutex_unlock(&s->lock);
     victims_release(&v);
     return first;
+}
+
+bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
+{
+    return keep(c, key, buf, SF_BLOCK_KEPT);
+}
+
+void sf__block_cache_inherit(sf_block_cache *c, const sf_cache_key *key, const sf_block_table *from, uint64_t *bytes)
+{
+    uintptr_t place = atomic_load_explicit(&from->blocks[key->block], memory_order_acquire);
+    sf_buf *buf = sf__block_table_buf(place);
+
+    *bytes = 0;
+    if (place & SF_BLOCK_KEPT && keep(c, key, buf, SF_BLOCK_KEPT | SF_BLOCK_INHERITED))
+        *bytes = sizeof(*buf) + buf->cap;
 }
 
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)

@@ -37,6 +37,9 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
 /* A block that stays: it leaves the cache, if it is there, and is in its table (which it must have) until that is closed. True: it was not
  * kept before; then the caller charges it. */
 bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
+/* The same of the block at that place of a parent's table (kept.h), if that keeps one, and without a reference: it is there
+ * for good. *bytes: what the caller charges; 0: it was kept before, or the parent did not. */
+void sf__block_cache_inherit(sf_block_cache *c, const sf_cache_key *key, const sf_block_table *from, uint64_t *bytes);
 
 /* Places for the blocks of an object, charged to the cache. NULL without memory; and, unless it is `needed`, when tables would take more than
  * a share of the cache: then look-ups lock. */
@@ -47,6 +50,8 @@ sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *place, sf_bl
 /* As sf__block_cache_get(), without the lock where the table of the place has the block; `key` names that already. */
 sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count,
                              const sf_cache_key *key) SF_MUST_USE;
+/* Blocks that are kept are so no more: released, whoever still uses one. What they were charged is the caller's to give back. */
+void sf__block_table_let_go(sf_block_table *t);
 /* Nobody looks in it any more. Blocks that are kept are released; the cache's stay there. Takes NULL. */
 void sf__block_table_close(sf_block_table *t);
 

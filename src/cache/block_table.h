@@ -10,19 +10,21 @@
 #define SF_BLOCK_FIRST_BYTES 192u /* of a block that is found: fetched before they are asked for */
 #define SF_BLOCK_MAX_CREDIT 3u
 #define SF_BLOCK_KEPT ((uintptr_t)1)
+#define SF_BLOCK_INHERITED ((uintptr_t)2) /* kept, too, and of the process that forked this one: never released */
 
 typedef struct sf_block_table {
     atomic_uint refs; /* its SST's, and one of each block of the cache's that has a place in it */
     uint32_t count;
     struct sf_block_cache *cache;
-    sf_striped *hits; /* the cache's */
+    sf_striped *hits;     /* the cache's */
+    struct sf_kept *kept; /* once children may inherit what it keeps (kept.h), or NULL; its SST's */
     atomic_uchar *used; /* how often a block was found since the cache looked, up to SF_BLOCK_MAX_CREDIT: from there on nothing is written */
-    atomic_uintptr_t blocks[]; /* 0, or an sf_buf, with SF_BLOCK_KEPT in its lowest bit */
+    atomic_uintptr_t blocks[]; /* 0, or an sf_buf, with SF_BLOCK_KEPT and SF_BLOCK_INHERITED in its lowest bits */
 } sf_block_table;
 
 static inline sf_buf *sf__block_table_buf(uintptr_t place)
 {
-    return (sf_buf *)(place & ~SF_BLOCK_KEPT);
+    return (sf_buf *)(place & ~(SF_BLOCK_KEPT | SF_BLOCK_INHERITED));
 }
 
 static inline bool sf__block_table_keeps(sf_block_table *t, uint32_t block)

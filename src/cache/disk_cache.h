@@ -4,8 +4,12 @@
  *
  *     0123456789ab.extents       files of one size (extent_file.h), by their numbers; whoever makes one takes the next number
  *
- * Extents are read, not mapped: whoever cuts a file off, as its removal does, would end a process that has it mapped (SIGBUS). What is hot is
- * each process's own, then, within its block cache; the rest they share in the page cache.
+ * Extents are read, not mapped. Whoever cuts a file off, as its removal does, would end a process that has it mapped (SIGBUS). Files that were
+ * only ever unlinked would not do either: a page that the disk cannot read, or that a network's file system has lost, is a miss when it is
+ * read and the end of the process when it is mapped; and bytes that another process writes change after they were checked. A sealed memfd
+ * could do none of that, but its memory is nobody's page cache, somebody has to hand it round, and a block in memory begins with its
+ * reference count. So what is hot is each process's own, within its block cache, but for what forked ones inherit (kept.h); the rest they
+ * share in the page cache.
  *
  * Each process appends to a file that it has locked; when that is full it makes another one, and the oldest files go until all
  * together are within max_bytes. An extent that is asked for when its file is among the oldest is written again. Where the disk is full

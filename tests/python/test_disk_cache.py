@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -133,6 +134,59 @@ def test_a_blocking_reader_is_ready_too(counted: Proxy, tmp_path: Path) -> None:
             assert reader.get(key) == value
         reader.ready(timeout=60)
         assert counted.log.requests == []
+
+
+INHERITING = """
+import os, random, sys
+from shardyfusion import CacheOptions, ShardedReader
+from shardyfusion.credentials import StaticCredentialProvider
+
+endpoint, access, secret, region, root = sys.argv[1:]
+reader = ShardedReader(
+    s3_prefix="s3://scratch/large", local_root=root, residency="memory", cache=CacheOptions(memory_bytes=64 << 20),
+    credential_provider=StaticCredentialProvider(access_key_id=access, secret_access_key=secret),
+    s3_connection_options={"endpoint_url": endpoint, "region_name": region})
+reader.ready(timeout=60)
+everything = reader.cache_stats()
+assert everything.bytes_fetched > 8_000_000
+
+
+def child(of):
+    with of.reopen() as mine:
+        of.close()
+        assert mine.get(7) == random.Random(7).randbytes(4000)  # from storage: nothing is inherited before it is asked for
+        mine.ready(timeout=60)
+        found = mine.cache_stats()
+        assert found.bytes_fetched < everything.bytes_fetched / 10, found
+        assert found.bytes > 8_000_000, found  # counted here as it was there
+        assert mine.multi_get(range(2000)) == {n: random.Random(n).randbytes(4000) for n in range(2000)}
+        assert mine.cache_stats().bytes_fetched == found.bytes_fetched
+        yield mine
+
+
+def fork(of, generations):
+    pid = os.fork()
+    if pid == 0:
+        for mine in child(of):
+            if generations > 1:
+                fork(mine, generations - 1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+fork(reader, 2)
+assert reader.get(7) == random.Random(7).randbytes(4000)
+"""
+
+
+def test_a_forked_child_finds_what_its_parent_kept(tmp_path: Path) -> None:
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", 2000)
+        # from 3.12 on, Python warns of every fork with threads
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", INHERITING, server.endpoint, ACCESS_KEY, SECRET_KEY, REGION, str(tmp_path)],
+            capture_output=True, text=True, timeout=120)
+    assert done.stderr == "" and done.returncode == 0
 
 
 async def test_index_is_there_when_it_is_open(counted: Proxy, tmp_path: Path) -> None:

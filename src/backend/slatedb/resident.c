@@ -2,27 +2,30 @@
  * cache. In long reads, a few at a time; what is there already is passed over. On disk what one pass has brought may have gone
  * again before its end, when the files are others' too: then there is another one.
  *
- *   READING --> SETTLING --> DONE        SETTLING: until what was read is written
- *      ^            | some are missing
- *      +------------+ */
+ *   INHERITING --> READING --> SETTLING --> DONE        INHERITING: what the process that forked this one had in memory stays here, too
+ *                     ^            | some are missing    SETTLING: until what was read is written
+ *                     +------------+ */
 #include "backend/slatedb/extent.h"
 #include "backend/slatedb/shard.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
+#include "cache/kept.h"
 
 #define READS 8u
 #define MAX_PASSES 3u
 #define BACKLOG_BYTES (UINT64_C(4) << 20) /* of what is to be written: no further reads then */
 #define LOOK_AGAIN_MS 3
+#define INHERITED_AT_ONCE 4096u /* blocks; then others have their turn on the loop thread */
 
-enum resident_state { RESIDENT_READING, RESIDENT_SETTLING, RESIDENT_DONE };
+enum resident_state { RESIDENT_INHERITING, RESIDENT_READING, RESIDENT_SETTLING, RESIDENT_DONE };
 
 struct slatedb_resident {
     sf_slatedb_shard *shard; /* acquired */
     sf_shard_resident *op;
     enum resident_state state;
-    uint32_t sst, block; /* the next ones to look at */
+    uint32_t sst, block;           /* the next ones to look at */
+    const sf_block_table *parents; /* INHERITING: of that SST; NULL: it had none, or that was not seen yet */
     unsigned pass, in_flight;
     sf_timer timer;
     struct resident_read {
@@ -122,12 +125,21 @@ uint64_t sf__slatedb_resident_bytes(sf_shard *base, sf_residency where, uint64_t
 
 /* ------------------------------------------------------------------ in memory ------------------------------------ */
 
-static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
+static void charge(struct slatedb_resident *r, uint64_t bytes)
 {
     sf_slatedb_shard *s = r->shard;
-    sf_block_cache *cache = s->base.cache;
-    uint64_t bytes = 0;
     sf_error full = SF_ERROR_INIT;
+
+    s->base.bytes_resident += bytes;
+    sf__block_cache_charge(s->base.cache, (int64_t)bytes);
+    if (sf__block_cache_check_charged(s->base.cache, &full) != SF_OK)
+        resident_fail(r, full.code, full.message);
+}
+
+static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
+{
+    sf_block_cache *cache = r->shard->base.cache;
+    uint64_t bytes = 0;
 
     if (!sf__sst_table(e->sst, cache, true)) {
         resident_fail(r, SF_NOMEM, "blocks to stay in memory");
@@ -140,10 +152,50 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
         if (plain && sf__block_cache_keep(cache, &key, plain))
             bytes += sizeof(*plain) + plain->cap;
     }
-    s->base.bytes_resident += bytes;
-    sf__block_cache_charge(cache, (int64_t)bytes);
-    if (sf__block_cache_check_charged(cache, &full) != SF_OK)
-        resident_fail(r, full.code, full.message);
+    charge(r, bytes);
+}
+
+/* Its blocks get places, which a child of this process will find by the SST's lasting name, as this process finds its parent's. */
+static void sst_begin(struct slatedb_resident *r, const sf_sst *sst)
+{
+    sf_block_table *table = sf__sst_table(sst, r->shard->base.cache, true);
+    sf_hash128 name;
+    bool named;
+
+    r->parents = NULL;
+    if (!table || sf__sst_lasting_name(sst, r->shard->store, runtime_of(r)->alloc, &named, &name) != SF_OK) {
+        resident_fail(r, SF_NOMEM, "blocks to stay in memory");
+    } else if (named) {
+        sf__kept_offer(table, name, runtime_of(r)->alloc);
+        r->parents = sf__kept_inherited(name, table->count);
+    }
+}
+
+static void inheriting(struct slatedb_resident *r)
+{
+    const sf_read_view *v = &r->shard->view;
+    uint64_t sum = 0, bytes;
+
+    for (uint32_t n = 0; r->sst < v->sst_count && !r->op->error; r->sst++, r->block = 0) {
+        const sf_sst *sst = &v->ssts[r->sst];
+
+        if (r->block == 0)
+            sst_begin(r, sst);
+        for (; r->parents && !r->op->error && r->block < sst->index.count; r->block++) {
+            sf_cache_key key = sf__sst_block_cache_key(sst, r->block);
+
+            if (n++ == INHERITED_AT_ONCE) {
+                charge(r, sum);
+                sf__loop_post(runtime_of(r)->loop, &r->op->task); /* ends in on_task() */
+                return;
+            }
+            sf__block_cache_inherit(r->shard->base.cache, &key, r->parents, &bytes);
+            sum += bytes;
+        }
+    }
+    charge(r, sum);
+    r->sst = r->block = 0;
+    resident_enter(r, RESIDENT_READING);
 }
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
@@ -244,6 +296,9 @@ static void resident_enter(struct slatedb_resident *r, enum resident_state next)
 
     r->state = next;
     switch (next) {
+    case RESIDENT_INHERITING:
+        inheriting(r);
+        break;
     case RESIDENT_READING:
         reading(r);
         break;
@@ -259,7 +314,7 @@ static void resident_enter(struct slatedb_resident *r, enum resident_state next)
     }
 }
 
-static void begin(sf_task *task)
+static void on_task(sf_task *task)
 {
     sf_shard_resident *op = sf_container_of(task, sf_shard_resident, task);
     struct slatedb_resident *r = op->impl;
@@ -267,7 +322,7 @@ static void begin(sf_task *task)
     if (!r)
         op->done(op);
     else
-        resident_enter(r, RESIDENT_READING);
+        resident_enter(r, r->state);
 }
 
 void sf__slatedb_resident(sf_shard *base, sf_shard_resident *op)
@@ -281,12 +336,13 @@ void sf__slatedb_resident(sf_shard *base, sf_shard_resident *op)
     if (r) {
         r->shard = s;
         r->op = op;
+        r->state = op->where == SF_RESIDENCY_MEMORY ? RESIDENT_INHERITING : RESIDENT_READING;
     } else {
         sf_fail(&e, SF_NOMEM, "%s: blocks to stay", base->url);
         op->error = sf_error_keep(base->rt->alloc, &e);
         sf__shard_release(base);
     }
-    op->task.run = begin; /* done() never inside */
+    op->task.run = on_task; /* done() never inside */
     sf__loop_post(base->rt->loop, &op->task);
 }
 

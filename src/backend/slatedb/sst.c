@@ -18,18 +18,19 @@ static sf_status name_object(sf_sst *sst, const sf_store *store, const sf_alloca
     return SF_OK;
 }
 
-/* On disk the name has to last, and whoever chooses names of objects must not be able to choose one that is another's. What the
+/* On disk and across a fork the name has to last, and whoever chooses names of objects must not be able to choose one that is another's. What the
  * manifest says of the file is part of it: an object that was replaced by one of the same name is another one. Only S3 has
  * names for good, and is worth a copy. */
-static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache *disk, const sf_allocator *a,
-                              sf_error *err)
+sf_status sf__sst_lasting_name(const sf_sst *sst, const sf_store *store, const sf_allocator *a, bool *named,
+                               sf_hash128 *out)
 {
     const sf_sst_info *info = &sst->view->info;
     sf_bucket_info bucket = {0};
     uint8_t digest[32];
     sf_strbuf name;
 
-    if (disk && store->vtable->describe)
+    *named = false;
+    if (store->vtable->describe)
         store->vtable->describe(store, &bucket);
     if (!bucket.endpoint_url)
         return SF_OK;
@@ -38,10 +39,23 @@ static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache 
     sf__strbuf_printf(&name, "%llu %llu %llu %llu %d %d", (unsigned long long)info->index_off,
                       (unsigned long long)info->index_len, (unsigned long long)info->filter_off,
                       (unsigned long long)info->filter_len, (int)info->filter_format, (int)info->codec);
-    if (!name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest) && (sst->disk = sf__alloc(a, sizeof(*sst->disk))))
-        *sst->disk = (sf_disk_place){disk, {sf_load_be(digest, 8), sf_load_be(digest + 8, 8)}};
+    *named = !name.failed && sf__sha256(sf_bytes_of(name.s, name.n), digest);
     sf__strbuf_cleanup(&name);
-    return sst->disk ? SF_OK : sf_fail(err, SF_NOMEM, "name of an SST");
+    if (*named)
+        *out = (sf_hash128){sf_load_be(digest, 8), sf_load_be(digest + 8, 8)};
+    return *named ? SF_OK : SF_NOMEM;
+}
+
+static sf_status name_on_disk(sf_sst *sst, const sf_store *store, sf_disk_cache *disk, const sf_allocator *a,
+                              sf_error *err)
+{
+    sf_hash128 name;
+    bool named = false;
+    sf_status rc = disk ? sf__sst_lasting_name(sst, store, a, &named, &name) : SF_OK;
+
+    if (named && (sst->disk = sf__alloc(a, sizeof(*sst->disk))))
+        *sst->disk = (sf_disk_place){disk, name};
+    return rc == SF_OK && named == (sst->disk != NULL) ? SF_OK : sf_fail(err, SF_NOMEM, "name of an SST");
 }
 
 sf_status sf__sst_init(sf_sst *sst, const sf_sst_view *view, const sf_store *store, const char *db_path,

@@ -71,6 +71,11 @@ static inline sf_buf *sf__sst_block_pinned(const sf_sst *sst, uint32_t block, sf
 /* With a reference, or NULL: it is not in memory. */
 sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache);
 
+/* What tells it from all other objects for good, whatever store and process. Not *named: nothing does, its store is none of S3.
+ * SF_NOMEM. */
+sf_status sf__sst_lasting_name(const sf_sst *sst, const sf_store *store, const sf_allocator *a, bool *named,
+                               sf_hash128 *out) SF_MUST_USE;
+
 /* As far as memory knows. */
 bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block);
 

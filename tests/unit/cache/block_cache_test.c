@@ -9,8 +9,11 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cache/block_cache.h"
+#include "cache/kept.h"
 #include "cache/slab.h"
 #include "../../support/heap.h"
 
@@ -456,6 +459,167 @@ static void what_is_kept_leaves_with_the_table(void **state)
     end(&w);
 }
 
+/* ------------------------------------------------------------------ across a fork ------------------------------- */
+
+#define KEPT_BLOCKS 100u
+static const sf_hash128 kept_name = {7, 9};
+
+static sf_block_table *kept_table(sf_block_cache *cache, const sf_allocator *a)
+{
+    sf_block_table *t = sf__block_table_new(cache, KEPT_BLOCKS, true);
+
+    assert_non_null(t);
+    sf__kept_offer(t, kept_name, a);
+    sf__kept_offer(t, kept_name, a); /* is one */
+    for (uint64_t i = 0; i < KEPT_BLOCKS; i += 2) {
+        sf_cache_key key = placed(t, i);
+        sf_buf *b = sf__buf_new(a, BLOCK);
+
+        memset(b->data, (int)i, BLOCK);
+        assert_true(sf__block_cache_keep(cache, &key, b));
+        sf__buf_release(b);
+    }
+    return t;
+}
+
+/* In a child. What it can and cannot find; the number of what is wrong. */
+static int inherit(unsigned generations)
+{
+    const sf_block_table *from = sf__kept_inherited(kept_name, KEPT_BLOCKS);
+    sf_block_cache *cache = NULL;
+    sf_block_table *t;
+    uint64_t bytes, sum = 0;
+    sf_cache_key key;
+    sf_buf *b;
+    int status = 0;
+
+    if (!from || sf__kept_inherited(kept_name, KEPT_BLOCKS + 1) || sf__kept_inherited((sf_hash128){7, 8}, KEPT_BLOCKS))
+        return 1;
+    if (sf__block_cache_new(&cache, 1024 * KIB, &sf__allocator_default, NULL) != SF_OK)
+        return 2;
+    t = sf__block_table_new(cache, KEPT_BLOCKS, true);
+    key = placed(t, 0);
+    b = sf__buf_new(&sf__allocator_default, BLOCK);
+    memset(b->data, 0, BLOCK);
+    sf__block_cache_put(cache, &key, b); /* in its place already: that one goes */
+    sf__buf_release(b);
+    for (uint64_t i = 0; i < KEPT_BLOCKS; i++) {
+        key = placed(t, i);
+        sf__block_cache_inherit(cache, &key, from, &bytes);
+        sum += bytes;
+        if (bytes != (i % 2 == 0 ? sizeof(sf_buf) + BLOCK : 0) ||
+            sf__block_table_keeps(t, (uint32_t)i) != (i % 2 == 0) || in_table(t, i) != (i % 2 == 0))
+            return 3;
+        sf__block_cache_inherit(cache, &key, from, &bytes);
+        if (bytes != 0)
+            return 4;
+    }
+    sf__kept_offer(t, kept_name, &sf__allocator_default);
+    key = placed(t, 8);
+    b = sf__block_cache_get(cache, &key); /* with a reference, as whoever keeps a value for long */
+    if (generations > 1) {
+        pid_t child = fork();
+
+        if (child == 0)
+            _exit(inherit(generations - 1));
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+            return 5;
+    }
+    sf__block_table_close(t);
+    if (!b || b->data[0] != 8)
+        return 6;
+    sf__buf_release(b);
+    for (uint64_t i = 0; i < KEPT_BLOCKS; i += 2) /* it is there for good */
+        if (sf__block_table_buf(atomic_load(&from->blocks[i]))->data[BLOCK - 1] != i)
+            return 7;
+    sf__block_cache_release(cache);
+    return sum > 0 ? 0 : 8;
+}
+
+static void in_a_child(int (*run)(unsigned), unsigned generations)
+{
+    pid_t child = fork();
+    int status;
+
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(run(generations));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static int inherits_nothing(unsigned generations)
+{
+    return sf__kept_inherited(kept_name, KEPT_BLOCKS) != NULL;
+}
+
+static void a_child_finds_what_its_parent_kept(void **state)
+{
+    sf_block_cache *cache = NULL;
+    sf_block_table *t;
+    struct world w;
+
+    in_a_child(inherits_nothing, 0);
+    begin(&w, 1024 * KIB); /* a caller's allocator */
+    t = kept_table(w.cache, &w.heap.alloc);
+    in_a_child(inherits_nothing, 0);
+    sf__block_table_close(t);
+    end(&w);
+    assert_int_equal(sf__block_cache_new(&cache, 1024 * KIB, &sf__allocator_default, NULL), SF_OK);
+    t = kept_table(cache, &sf__allocator_default);
+    assert_null(sf__kept_inherited(kept_name, KEPT_BLOCKS)); /* its own are no parent's */
+    in_a_child(inherit, 3);
+    assert_true(in_table(t, 8));
+    sf__block_table_let_go(t);
+    assert_false(in_table(t, 8));
+    in_a_child(inherits_nothing, 0);
+    sf__block_table_close(t);
+    sf__block_cache_release(cache);
+}
+
+/* Tables come and go while a process forks: a child finds whole ones or none, and never waits for a lock. */
+static void *keeps_and_closes(void *arg)
+{
+    atomic_bool *stop = arg;
+
+    while (!atomic_load(stop)) {
+        sf_block_cache *cache = NULL;
+
+        assert_int_equal(sf__block_cache_new(&cache, 1024 * KIB, &sf__allocator_default, NULL), SF_OK);
+        sf__block_table_close(kept_table(cache, &sf__allocator_default));
+        sf__block_cache_release(cache);
+    }
+    return NULL;
+}
+
+static int whole_or_not(unsigned generations)
+{
+    const sf_block_table *from = sf__kept_inherited(kept_name, KEPT_BLOCKS);
+
+    for (uint64_t i = 0; from && i < KEPT_BLOCKS; i++) {
+        const sf_buf *b = sf__block_table_buf(atomic_load(&from->blocks[i]));
+
+        if (b && (b->n != BLOCK || b->data[0] != i || b->data[BLOCK - 1] != i))
+            return 1;
+    }
+    return 0;
+}
+
+static void forks_beside_tables_that_come_and_go(void **state)
+{
+    atomic_bool stop;
+    pthread_t threads[2];
+
+    atomic_init(&stop, false);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, keeps_and_closes, &stop), 0);
+    for (int i = 0; i < 30; i++)
+        in_a_child(whole_or_not, 0);
+    atomic_store(&stop, true);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+}
+
 static void tables_take_a_share_and_no_more(void **state)
 {
     struct world w;
@@ -779,6 +943,8 @@ int main(void)
         cmocka_unit_test(a_table_shows_what_the_cache_has),
         cmocka_unit_test(what_is_found_in_a_table_stays),
         cmocka_unit_test(what_is_kept_leaves_with_the_table),
+        cmocka_unit_test(a_child_finds_what_its_parent_kept),
+        cmocka_unit_test(forks_beside_tables_that_come_and_go),
         cmocka_unit_test(tables_take_a_share_and_no_more),
         cmocka_unit_test(many_threads_find_right_blocks_in_tables),
         cmocka_unit_test(room_is_made_however_often_all_blocks_are_found),
