@@ -18,15 +18,30 @@ PyObject *key_plain(PyObject *o);
 PyObject *key_for_dict(PyObject *o);
 /* The keys of a batch, as given; the items of an array of integers as ints. NULL with an exception. */
 PyObject *keys_to_tuple(PyObject *keys);
+/* One of a single digit, below 2^30: without a call. */
+static inline bool int_is_short(PyObject *o, long long *v)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)o))
+        return false;
+    *v = PyUnstable_Long_CompactValue((PyLongObject *)o);
+#else
+    if (Py_SIZE(o) < -1 || Py_SIZE(o) > 1)
+        return false;
+    *v = Py_SIZE(o) * (long long)((PyLongObject *)o)->ob_digit[0];
+#endif
+    return true;
+}
 /* Of what is an int and nothing else, when that fits: most keys are that. False: it is something else. */
 static inline bool key_from_int(PyObject *o, sf_key *key)
 {
-    int overflow;
+    int overflow = 0;
     long long v;
 
     if (!PyLong_CheckExact(o))
         return false;
-    v = PyLong_AsLongLongAndOverflow(o, &overflow);
+    if (!int_is_short(o, &v))
+        v = PyLong_AsLongLongAndOverflow(o, &overflow);
     *key = sf_key_int(v);
     return !overflow;
 }

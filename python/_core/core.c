@@ -215,16 +215,39 @@ static const struct op_kind contains_kind = {.name = "AsyncShardedReader.contain
                                              .clear = get_clear};
 
 /* Made plain before anything is read of the reader: that may run code of the caller's, which may close it. */
-static PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given, PyObject *context,
-                         int64_t ms, uint32_t answers)
+static inline PyObject *look_up(struct reader_core *core, const struct op_kind *kind, PyObject *given,
+                                PyObject *context, int64_t ms, uint32_t answers)
 {
-    PyObject *key = key_is_plain(given) ? Py_NewRef(given) : key_plain(given);
-    PyObject *op = key ? op_new(core->st, kind, (PyObject *)core, key, context, ms) : NULL;
+    PyObject *made = NULL, *op;
 
-    Py_XDECREF(key);
+    if (!key_is_plain(given) && !(made = key_plain(given)))
+        return NULL;
+    op = op_new(core->st, kind, (PyObject *)core, made ? made : given, context, ms);
+    Py_XDECREF(made);
     if (op)
         ((struct operation *)op)->answers = answers;
     return core_return(core, op);
+}
+
+/* Of a blocking reader. When memory has it, and nobody else is to be asked or told, that needs no operation. True: *value is the answer, or NULL with an
+ * exception. */
+static __attribute__((noinline)) bool get_at_once(const struct reader_core *core, PyObject *given, PyObject **value)
+{
+    struct py_reader *reader = NATIVE_LOAD(core->reader);
+    sf_value v;
+    sf_key key;
+
+    *value = NULL;
+    if (!reader || NATIVE_LOAD(core->limiter) || observer_is_there(&core->observer) ||
+        !(PyLong_CheckExact(given) || PyUnicode_CheckExact(given)))
+        return false;
+    if (!key_from_int(given, &key) && !key_from_python(core->st, given, &key))
+        return true;
+    if (sf_reader_try_get(reader->r, &key, &v, NULL) != SF_OK)
+        return false;
+    *value = value_to_python(&v);
+    sf_value_release(&v);
+    return true;
 }
 
 static PyObject *core_contains(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -242,10 +265,12 @@ static PyObject *core_contains(PyObject *self, PyObject *const *args, Py_ssize_t
 static PyObject *core_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     struct reader_core *core = (struct reader_core *)self;
-    PyObject *key;
+    PyObject *key, *value;
     struct core_keywords kw;
     int64_t ms;
 
+    if (n == 1 && !kwnames && core->blocking && get_at_once(core, args[0], &value))
+        return value;
     if (n == 1 && !kwnames)
         return look_up(core, &get_kind, args[0], NULL, SF_TIMEOUT_NONE, 0);
     if (!core_keywords("get", args, n, kwnames, "key", &key, &kw) || !timeout_from_python(kw.timeout, &ms))

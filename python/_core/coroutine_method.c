@@ -17,12 +17,23 @@ struct coroutine_method {
     PyObject *shown;  /* the `async def`; NULL until somebody looks */
 };
 
+/* Readers are classes in Python, a few steps from the type that has the method, whose layout all of them have: to walk there is shorter than
+ * to search all bases. */
+static bool is_of(PyObject *o, PyTypeObject *owner)
+{
+    PyTypeObject *type = Py_TYPE(o);
+
+    while (type && type != owner)
+        type = type->tp_base;
+    return type != NULL;
+}
+
 static PyObject *call(PyObject *self, PyObject *const *args, size_t n, PyObject *kwnames)
 {
     struct coroutine_method *m = (struct coroutine_method *)self;
     Py_ssize_t count = PyVectorcall_NARGS(n);
 
-    if (count > 0 && PyObject_TypeCheck(args[0], m->owner))
+    if (count > 0 && is_of(args[0], m->owner))
         return m->function(args[0], args + 1, count - 1, kwnames);
     return PyObject_Vectorcall(m->method, args, n, kwnames); /* says what is wrong */
 }

@@ -37,6 +37,7 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
         op->waiter = op->port = op->future = op->ask = NULL;
         op->pending = NULL;
         op->extra = NULL;
+        op->finalized = false;
     }
     op->kind = kind;
     op->owner = Py_XNewRef(owner);
@@ -242,14 +243,20 @@ static PySendResult op_first_step(struct operation *op, PyObject **result)
     return PYGEN_NEXT;
 }
 
-/* False, with the exception of CPython's own coroutines, for one that cannot be stepped now. */
-static bool op_may_step(struct operation *op)
+/* As CPython's own coroutines say it. */
+static SF_COLD bool op_refuse_step(const struct operation *op)
 {
     if (op->state == OP_OVER)
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-    else if (op->state == OP_STEPPING)
+    else
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-    return op->state != OP_OVER && op->state != OP_STEPPING;
+    return false;
+}
+
+/* False with an exception. */
+static inline bool op_may_step(const struct operation *op)
+{
+    return op->state < OP_STEPPING || op_refuse_step(op);
 }
 
 /* What is awaited goes on. */
@@ -639,6 +646,7 @@ static void op_finalize(PyObject *self)
     PyObject *type, *value, *tb;
     bool is_interrupt;
 
+    op->finalized = true;
     PyErr_Fetch(&type, &value, &tb);
     /* Ctrl-C between making it and waiting for it is nobody's mistake */
     is_interrupt = type && PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt);
@@ -683,7 +691,7 @@ static void op_dealloc(PyObject *self)
     if (op->state != OP_OVER && PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self); /* it is over, so it has nothing left */
-    if (st->free_op_count != MAX_FREE_OPS && !PyObject_GC_IsFinalized(self)) {
+    if (st->free_op_count != MAX_FREE_OPS && !op->finalized) {
         op->owner = (PyObject *)st->free_ops;
         st->free_ops = op;
         st->free_op_count++;

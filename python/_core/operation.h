@@ -49,6 +49,7 @@ struct operation {
     enum op_state state;
     bool asks_engine;        /* memory did not have all */
     bool blocking;           /* inside wait(): no event loop */
+    bool finalized;          /* which it can be once only, so it does not serve again */
     PyObject *waiter;        /* RUNNING: the future's iterator; ANSWERING, FOLLOWING, AWAITING: the other coroutine */
     PyObject *port;          /* RUNNING: keeps the future */
     PyObject *future;        /* RUNNING */
