@@ -41,6 +41,7 @@ from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
 
 VALUE_BYTES, CONNECTIONS, TRIP_S = 100, 256, 0.1
+WAVE_TRIP_S = 1.0  # 256 requests at once, and tens of megabytes, take the proxy longer than TRIP_S
 AS_S3 = "as S3 answers"
 
 
@@ -154,11 +155,14 @@ def cold_batches(p: Proxy, plain: Path, name: str, rows: int, rounds: int) -> No
             case = f"{count} keys, {what}"
             tell(f"cold multi_get, {case}")
             if gap:  # else they are more than may be under way at once
-                p.delay = TRIP_S
-                with reading(p.endpoint, name) as reader:
-                    p.log.reset()
-                    reader.multi_get(keys_of("uniform", rows, count))
-                sample("cold multi_get", case, "trips", "trips", p.log.waves)
+                p.delay = WAVE_TRIP_S
+                trips = []
+                for _ in range(3):  # a busy machine may make of one wave two, never less
+                    with reading(p.endpoint, name) as reader:
+                        p.log.reset()
+                        reader.multi_get(keys_of("uniform", rows, count))
+                    trips.append(p.log.waves)
+                sample("cold multi_get", case, "trips", "trips", min(trips))
             for round in range(rounds):
                 keys = list(dict.fromkeys(keys_of("uniform", rows, count + count // 50 + 10, round)))[: min(count, rows // 2)]
                 with reading(p.endpoint, name, CacheOptions(read_gap_bytes=gap)) as reader:

@@ -150,7 +150,9 @@ typedef struct sf_reader_options {
                                 * put there. Made when it is missing; SF_DENIED as of sqlite_folder */
     uint64_t disk_bytes;         /* what all files in it take at most: from 1 MiB to 1 TiB, or 0: nothing is kept on disk */
     uint64_t read_gap_bytes;     /* look-ups of many keys in SlateDB shards: blocks with at most so many bytes between them are asked for
-                                * with one request. The default is what S3 sends in about 1 % of the time that a request takes; 0: neighbours only */
+                                * with one request. The default is what S3 sends in about 1 % of the time that a request takes; 0: neighbours only.
+                                * A batch that has more requests than may be under way at once (inflight_requests) takes gaps of up to
+                                * eight times as much, where fewer of them then wait for others, within inflight_bytes */
     uint64_t read_max_bytes;     /* and such a request is for at most so many */
     sf_residency residency;      /* not with lazy_shards, which leaves indexes for later: SF_INVALID */
     uint64_t cache_bytes;        /* a cache in memory of this reader's own, for blocks of its shards with their indexes and filters; 0: it
@@ -386,7 +388,8 @@ typedef struct sf_scan_options {
     uint64_t limit;  /* rows in all */
     uint64_t prefetch_bytes; /* so much of each shard, unpacked, is read ahead of the rows that were asked for, and held, at most:
                               * a scan begins with 64 KiB and doubles it as it goes on. All shards together have 48 MiB, or this
-                              * if it is more. 0: one block at a time. An SST or a sorted run of SlateDB's has 64 MiB at most, a
+                              * if it is more. 0: one block at a time. Of local files it is 1 MiB
+                              * at most, since more gains nothing. An SST or a sorted run of SlateDB's has 64 MiB at most, a
                               * shard of SQLite's 4 MiB. Rows that a step has given keep more: below. */
 } sf_scan_options;
 #define SF_SCAN_OPTIONS_INIT                                                                                            \

@@ -197,7 +197,8 @@ class CacheOptions:
     `disk_bytes`: so much of what it reads from S3 is kept in the folder `extents` of its `local_root`, checked when it
     is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
     `read_gap_bytes`: for a batch of keys, blocks with at most so many bytes between them are asked for with one request. What S3 sends
-    meanwhile takes about 1 % of the time of a request.
+    meanwhile takes about 1 % of the time of a request. A batch that would have more requests than may be under way at once (256) takes
+    gaps of up to eight times as much, where fewer of them then wait for others.
     `warm_bytes`: before a refresh moves the reader it reads, in shards of SlateDB that have changed, blocks that hold what the cache
     has of the snapshot in use, of about so many bytes at most; 0: none.
     `hedge_share`: hedged reads of shards on S3. What is late is asked for once more, and the first answer counts: of at most this share of the requests

@@ -50,6 +50,7 @@ typedef struct sf_shard_ask {
 typedef struct sf_shard_get_many {
     sf_shard_ask *asks; /* any order; duplicates are fine */
     size_t count;
+    size_t all_count; /* keys of the batch that it is a part of, in all shards; 0: there are no others */
     uint64_t deadline_ns;
     void *call_ctx; /* the call's `ctx`, for foreign shards */
     void (*done)(struct sf_shard_get_many *op);

@@ -5,6 +5,8 @@
  *    |    +-damaged+  +---------------------+      damaged for the first time
  *    +--------------------------------------+      to DONE by fetch_end()
  *
+ * Brief reads, as those of scans, are decoded by the worker that has read them where the store has one: between READING and DECODING, which then
+ * has no more to do.
  * READING is from disk first, where the bytes may lie; then, or when those are damaged, from the store. */
 #include "cache/fetch.h"
 
@@ -51,16 +53,21 @@ struct hedging {
     struct fetch_request *request; /* as the flight's */
 };
 
+/*   OFF <-- NOT_YET --> BEGUN      OFF: whoever waits for it has gone; BEGUN: on a worker, whoever waits for it stays until the end */
+enum early_state { EARLY_NOT_YET, EARLY_OFF, EARLY_BEGUN };
+
 /* One read and those who wait for it. */
 struct flight {
-    sf_turn turn;                  /* first */
+    sf_turn turn;    /* first */
+    sf_fetch *early; /* it is decoded by the worker that reads the bytes; NULL: nobody is */
+    atomic_int early_state;
     struct fetch_request *request; /* while it has its turn, and until it has been delivered or another one is waited for */
     struct hedging *hedging;       /* from SENT on; NULL: there is to be no second request */
     unsigned under_way;            /* requests */
     bool by_second;                /* DELIVERING */
     sf_fetcher *fetcher;
     enum flight_state state;
-    bool suffix;
+    bool suffix, brief;
     struct fetch_entry entry; /* in the fetcher's table */
     sf_fetch *first, *last;
     sf_store *store; /* acquired */
@@ -89,7 +96,7 @@ static bool same_condition(const char *a, const char *b)
 static bool flight_serves(const struct flight *fl, const sf_fetch *fetch)
 {
     return fl->store == fetch->store && fl->off == fetch->off && fl->len == fetch->len && fl->suffix == fetch->suffix &&
-           (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) &&
+           fl->brief == fetch->brief && (fetch->len != SF_STORE_ALL || fl->max_bytes == fetch->max_bytes) &&
            same_condition(fl->if_match, fetch->if_match) && same_condition(fl->if_none_match, fetch->if_none_match) &&
            strcmp(fl->key, fetch->key) == 0;
 }
@@ -195,6 +202,7 @@ static void disk_leave(sf_fetch *fetch)
  * more. */
 static void waiter_leave(struct flight *fl, sf_fetch *fetch)
 {
+    fl->early = fl->early == fetch ? NULL : fl->early;
     waiter_detach(fl, fetch);
     if (!fl->first && fl->state != FLIGHT_DELIVERING)
         flight_enter(fl, FLIGHT_ABANDONED);
@@ -219,11 +227,24 @@ void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
     sf__store_error_name(err, "get", fetch->store, fetch->key);
 }
 
+/* False: a worker decodes it, or has done so, and the end is near. */
+static bool may_leave(sf_fetch *fetch)
+{
+    struct flight *fl = fetch->flight;
+    int state = EARLY_NOT_YET;
+
+    return !fl || fl->early != fetch ||
+           atomic_compare_exchange_strong_explicit(&fl->early_state, &state, EARLY_OFF, memory_order_acq_rel,
+                                                   memory_order_acquire);
+}
+
 static void waiter_on_deadline(sf_timer *timer)
 {
     sf_fetch *fetch = sf_container_of(timer, sf_fetch, timer);
     sf_error e;
 
+    if (!may_leave(fetch))
+        return; /* its bytes have come in time */
     sf__fetch_overdue(fetch, fetch->since_ns, &e);
     if (fetch->flight && fetch->flight->state == FLIGHT_SENT)
         sf__hedge_note_deadline(fetch->store->hedge, sf__clock_mono_ns() - fetch->since_ns);
@@ -273,6 +294,9 @@ static void flight_deliver(struct flight *fl)
             fetch->not_modified = op->not_modified;
             fetch->etag = op->etag;
         }
+        if (fl->early == fetch) /* the worker has begun to decode it, or had no bytes */
+            fetch->decoded = atomic_load_explicit(&fl->early_state, memory_order_acquire) == EARLY_BEGUN;
+        fl->early = fl->early == fetch ? NULL : fl->early;
         fetch_home(fetch, op->error);
     }
     request_drop(fl->fetcher, request);
@@ -403,8 +427,43 @@ static bool flight_on_length(sf_store_op *op, uint64_t bytes)
     return true;
 }
 
+/* Decoding that does not end where it began, on the loop thread. */
+struct fetch_heavy {
+    sf_fetch *fetch;
+    sf_work work;
+    sf_claim claim;
+    sf_error verdict;
+};
+
+static struct fetch_heavy *heavy_of(sf_fetch *fetch);
+static void decode_now(sf_fetch *fetch, sf_buf *data, sf_error *verdict);
+
+/* On a worker. */
+static void flight_arrived(sf_store_op *op)
+{
+    struct flight *fl = op->ctx;
+    int state = EARLY_NOT_YET;
+
+    if (atomic_compare_exchange_strong_explicit(&fl->early_state, &state, EARLY_BEGUN, memory_order_acq_rel,
+                                                memory_order_acquire))
+        decode_now(fl->early, op->data, &fl->early->heavy->verdict);
+}
+
+/* Whoever is alone, and wants nothing but to have it decoded, as it is. */
+static void early_plan(struct flight *fl, bool once)
+{
+    sf_fetch *fetch = fl->first;
+
+    if (!fl->brief || fetch != fl->last || once || !fetch->decode || fetch->packed ||
+        (fetch->disk && fetch->disk->cache) || !heavy_of(fetch))
+        return;
+    fl->early = fetch;
+    atomic_store_explicit(&fl->early_state, EARLY_NOT_YET, memory_order_relaxed);
+}
+
 static void request_send(struct flight *fl, struct fetch_request *r, bool once)
 {
+    early_plan(fl, once);
     r->op = (sf_store_op){
         .verb = fl->suffix ? SF_STORE_GET_SUFFIX : SF_STORE_GET,
         .key = fl->key,
@@ -413,6 +472,8 @@ static void request_send(struct flight *fl, struct fetch_request *r, bool once)
         .max_bytes = fl->allowed,
         .once = once,
         .grow = fl->len == SF_STORE_ALL ? flight_on_length : NULL,
+        .arrived = fl->early ? flight_arrived : NULL,
+        .memory = fl->brief ? &fl->fetcher->read_memory.allocator : NULL,
         .if_match = fl->if_match,
         .if_none_match = fl->if_none_match,
         /* every waiter has a deadline of its own, and later ones may be more patient than the first */
@@ -528,6 +589,7 @@ static struct flight *flight_new(sf_fetcher *f, const sf_fetch *fetch, uint64_t 
     fl->turn.go = flight_go;
     fl->fetcher = f;
     fl->suffix = fetch->suffix;
+    fl->brief = fetch->brief;
     fl->entry.hash = hash;
     fl->off = fetch->off;
     fl->len = fetch->len;
@@ -693,14 +755,6 @@ static void reading_start(sf_fetch *fetch)
 
 /* ---------------------------------------------------------------- decoding -------------------------------------- */
 
-/* Decoding that does not end where it began, on the loop thread. */
-struct fetch_heavy {
-    sf_fetch *fetch;
-    sf_work work;
-    sf_claim claim;
-    sf_error verdict;
-};
-
 static struct fetch_heavy *heavy_of(sf_fetch *fetch)
 {
     if (!fetch->heavy)
@@ -711,17 +765,17 @@ static struct fetch_heavy *heavy_of(sf_fetch *fetch)
 }
 
 /* After SF_WOULD_BLOCK `plain_bytes` is what the next try gets. */
-static void decode_now(sf_fetch *fetch, sf_error *verdict)
+static void decode_now(sf_fetch *fetch, sf_buf *data, sf_error *verdict)
 {
     sf_plain_room room = {.left = fetch->plain_bytes, .unpackers = &fetch->fetcher->unpackers};
     uint64_t used;
 
     sf_buf *whole = fetch->disk && fetch->disk->cache && (!fetch->from_disk || fetch->disk_old)
-                        ? sf__buf_acquire(fetch->data)
+                        ? sf__buf_acquire(data)
                         : NULL; /* stays as it is */
 
     *verdict = (sf_error)SF_ERROR_INIT;
-    verdict->code = fetch->decode(fetch, fetch->data, fetch->packed ? &room : NULL, verdict);
+    verdict->code = fetch->decode(fetch, data, fetch->packed ? &room : NULL, verdict);
     sf__buf_release(whole);
     used = fetch->plain_bytes - room.left;
     if (verdict->code != SF_WOULD_BLOCK)
@@ -774,7 +828,7 @@ static void work_run(sf_work *w)
 {
     struct fetch_heavy *h = sf_container_of(w, struct fetch_heavy, work);
 
-    decode_now(h->fetch, &h->verdict);
+    decode_now(h->fetch, h->fetch->data, &h->verdict);
 }
 
 static void work_done(sf_work *w)
@@ -787,16 +841,21 @@ static void work_done(sf_work *w)
 /* On a worker when it is much, and there is memory for that. */
 static void decode_start(sf_fetch *fetch)
 {
-    bool much = fetch->data->n > LOOP_STORED_BYTES || fetch->plain_bytes > LOOP_PLAIN_BYTES;
+    bool much = !fetch->decoded && (fetch->data->n > LOOP_STORED_BYTES || fetch->plain_bytes > LOOP_PLAIN_BYTES);
     struct fetch_heavy *h = much ? heavy_of(fetch) : NULL;
     sf_error verdict;
 
+    if (fetch->decoded) {
+        fetch->decoded = false;
+        decoded(fetch, &fetch->heavy->verdict);
+        return;
+    }
     if (h) {
         h->work = (sf_work){.run = work_run, .done = work_done};
         sf__work_submit(fetch->fetcher->loop, SF_WORK_CPU, &h->work); /* ends in work_done() */
         return;
     }
-    decode_now(fetch, &verdict);
+    decode_now(fetch, fetch->data, &verdict);
     decoded(fetch, &verdict);
 }
 
@@ -861,7 +920,7 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
     fetch->object_size = 0;
     fetch->not_modified = false;
     fetch->etag = "";
-    fetch->again = fetch->shared = fetch->cancelled = false;
+    fetch->again = fetch->shared = fetch->cancelled = fetch->decoded = false;
     fetch->from_disk = fetch->disk_tried = fetch->disk_old = false;
     fetch->flight = NULL;
     fetch->heavy = NULL;
@@ -872,7 +931,9 @@ void sf__fetch_start(sf_fetcher *f, sf_fetch *fetch)
 
 void sf__fetch_cancel(sf_fetch *fetch)
 {
-    if (fetch->state == SF_FETCH_READING && (fetch->flight || fetch->on_disk)) {
+    if (!may_leave(fetch)) {
+        fetch->cancelled = true;
+    } else if (fetch->state == SF_FETCH_READING && (fetch->flight || fetch->on_disk)) {
         if (fetch->flight)
             waiter_leave(fetch->flight, fetch);
         else

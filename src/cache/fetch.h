@@ -52,6 +52,7 @@ typedef struct sf_fetch {
     /* set by the owner */
     bool disk_only_read; /* it is not put there */
     bool suffix;         /* the last `len` bytes */
+    bool brief;          /* its bytes are gone soon, so that the next such read may have their memory */
     bool packed;         /* it may unpack to more than it is */
     /* for decoders */
     bool again;        /* this is the second reading: there is no other */
@@ -60,6 +61,7 @@ typedef struct sf_fetch {
     const char *etag;  /* "": it was not told; valid inside `done` */
     /* private */
     bool cancelled; /* while it is decoded */
+    bool decoded;   /* READING is over, and so is that, by the worker that has read it */
     bool from_disk, disk_old, disk_tried;
     sf_fetch_state state;
     sf_status ended; /* READING without a request: why, while `task` is on its way */

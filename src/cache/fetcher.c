@@ -30,6 +30,7 @@ sf_status sf__fetcher_new(sf_fetcher **out, sf_loop *loop, const sf_allocator *a
     f->alloc = a;
     sf__disk_caches_init(&f->disk_caches);
     sf__budget_init(&f->budget, loop, max_requests, max_bytes);
+    sf__read_memory_init(&f->read_memory, &f->budget, a);
     *out = f;
     return SF_OK;
 }
@@ -43,6 +44,7 @@ void sf__fetcher_free(sf_fetcher *f)
         next = r->next;
         sf__free(f->alloc, r);
     }
+    sf__read_memory_cleanup(&f->read_memory);
     sf__unpackers_cleanup(&f->unpackers);
     sf__disk_caches_cleanup(&f->disk_caches);
     sf__free(f->alloc, f->buckets);

@@ -5,6 +5,7 @@
 #include "base/plain_room.h"
 #include "cache/budget.h"
 #include "cache/disk_cache.h"
+#include "cache/read_memory.h"
 #include "store/store.h"
 
 typedef struct sf_fetch_stats {
@@ -50,6 +51,7 @@ typedef struct sf_fetcher {
     /* any thread */
     sf_disk_caches disk_caches;
     sf_unpackers unpackers;
+    sf_read_memory read_memory;
 } sf_fetcher;
 
 /* A read that is larger than max_bytes goes out when it is alone. */

@@ -5,23 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/poison.h"
 #include "base/thread.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#endif
-#ifdef HAS_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
-#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define POISON(p, n) ((void)(p), (void)(n))
-#define UNPOISON(p, n) ((void)(p), (void)(n))
-#endif
 
 #define UNIT 64u /* chunks are so many bytes, and lie so: a line of the processor's cache */
 #define UNITS ((uint32_t)(SF_SLAB_REGION_BYTES / UNIT))
@@ -110,7 +95,7 @@ static void bin_add(sf_slab *s, struct slab_chunk *c)
         f->next->link = &f->next;
     s->bins[bin] = f;
     s->filled |= UINT64_C(1) << bin;
-    POISON(f + 1, (size_t)c->units * UNIT - sizeof(*f));
+    SF_POISON(f + 1, (size_t)c->units * UNIT - sizeof(*f));
 }
 
 static void bin_remove(sf_slab *s, struct slab_free_chunk *f)
@@ -157,7 +142,7 @@ static struct slab_region *region_map(void)
 
 static void region_unmap(struct slab_region *r)
 {
-    UNPOISON(r, SF_SLAB_REGION_BYTES);
+    SF_UNPOISON(r, SF_SLAB_REGION_BYTES);
     munmap(r, SF_SLAB_REGION_BYTES);
 }
 
@@ -198,11 +183,11 @@ static void *chunk_take(sf_slab *s, uint32_t units, size_t n)
     if (!f)
         return NULL;
     bin_remove(s, f);
-    UNPOISON(c, (size_t)units * UNIT);
+    SF_UNPOISON(c, (size_t)units * UNIT);
     r = region_of(c);
     if (c->units > units) {
         rest = chunk_at(r, unit_of(c) + units);
-        UNPOISON(rest, sizeof(struct slab_free_chunk));
+        SF_UNPOISON(rest, sizeof(struct slab_free_chunk));
         *rest = (struct slab_chunk){.units = c->units - units, .units_before = units};
         after = chunk_after(rest);
         if (after)
@@ -215,7 +200,7 @@ static void *chunk_take(sf_slab *s, uint32_t units, size_t n)
         s->has_empty = false;
     r->used += units;
     atomic_fetch_sub_explicit(&s->free_bytes, (uint64_t)units * UNIT, memory_order_relaxed);
-    POISON((uint8_t *)(c + 1) + n, (size_t)units * UNIT - sizeof(*c) - n);
+    SF_POISON((uint8_t *)(c + 1) + n, (size_t)units * UNIT - sizeof(*c) - n);
     return c + 1;
 }
 
@@ -238,7 +223,7 @@ static void chunk_free(sf_slab *s, struct slab_chunk *c)
 
     r->used -= c->units;
     atomic_fetch_add_explicit(&s->free_bytes, (uint64_t)c->units * UNIT, memory_order_relaxed);
-    UNPOISON(c, sizeof(struct slab_free_chunk));
+    SF_UNPOISON(c, sizeof(struct slab_free_chunk));
     if (after && is_free(after)) {
         bin_remove(s, (struct slab_free_chunk *)after);
         c = merge(c, after);

@@ -250,8 +250,10 @@ static bool group(sf_get_call *l)
             return false;
         p->op.count++;
     }
-    for (size_t i = 0; i < l->part_count; i++) /* from now on nothing moves */
+    for (size_t i = 0; i < l->part_count; i++) { /* from now on nothing moves */
         l->parts[i].op.ctx = &l->parts[i];
+        l->parts[i].op.all_count = l->count;
+    }
     return true;
 }
 

@@ -110,7 +110,7 @@ static sf_status read_range(sf_store_op *op, int fd, uint64_t off, uint64_t len)
 {
     size_t done = 0;
 
-    op->data = sf__buf_new(op->store->alloc, (size_t)len);
+    op->data = sf__buf_new(op->memory ? op->memory : op->store->alloc, (size_t)len);
     if (!op->data)
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "%llu bytes", (unsigned long long)len);
     while (done < len) {
@@ -266,6 +266,8 @@ static void on_worker(sf_work *work)
     } else {
         job->locked = false;
         run_op(job);
+        if (job->op->arrived && job->error.code == SF_OK)
+            job->op->arrived(job->op);
     }
     if (job->error.code != SF_OK)
         job->locked = false;
@@ -390,7 +392,7 @@ sf_status sf__store_file_new(sf_store **out, sf_loop *loop, const sf_allocator *
         sf__free(a, store);
         return sf_fail(err, SF_NOMEM, "file store");
     }
-    store->is_asked_time = true;
+    store->is_asked_time = store->is_near = true;
     *out = store;
     return SF_OK;
 }

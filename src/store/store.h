@@ -73,6 +73,9 @@ typedef struct sf_store_op {
     const char *start_after;  /* LIST: first page begins behind this key */
     const char *until;        /* LIST: what this key and those behind it name may be left out; or NULL */
     const char *continuation; /* LIST, MULTIPART_LIST: `next` of the page before, or NULL */
+    /* GET, optional. On the worker that has just read `data`, while that is at hand, and before `done`; of stores that read on workers. */
+    void (*arrived)(struct sf_store_op *op);
+    const sf_allocator *memory; /* GET of a range: of `data`, where the store allocates that at once; NULL: the store's */
     uint64_t deadline_ns;
     void (*done)(struct sf_store_op *op);
     void *ctx;
@@ -125,7 +128,8 @@ struct sf_store {
     const sf_store_vtable *vtable;
     const sf_allocator *alloc;
     sf_loop *loop;
-    bool sends_digests; /* set at creation, as the next one */
+    bool sends_digests; /* set at creation, as the next two */
+    bool is_near;       /* an answer takes no longer than its bytes do: there is no use in asking for much at once */
     bool is_asked_time; /* SF_STORE_TIME reaches it; others tell the time with every answer, or have no clock but this one */
     atomic_uint refs;
     uint64_t serial; /* no other store of this process has or had it, not even one that lay at the same address */

@@ -151,6 +151,7 @@ void sf__extent_start(sf_extent *e, sf_fetcher *f, sf_store *store, uint64_t dea
         .len =
             sf__index_block_off(idx, e->first + e->count - 1) - off + sf__index_block_len(idx, e->first + e->count - 1),
         .deadline_ns = deadline_ns,
+        .brief = e->in_place,
         .packed = e->sst->view->info.codec != SF_CODEC_NONE || gets_directories(e),
         .decode = decode,
         .disk = e->sst->disk,

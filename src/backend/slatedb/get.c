@@ -1,10 +1,10 @@
 /* Point look-ups. try_get walks memory only; what it misses goes on as an operation (backend/lookup.h), whose keys read the blocks
  * that they miss together. */
 #include <assert.h>
-#include <stdlib.h>
 
 #include "backend/lookup.h"
 #include "backend/slatedb/extent.h"
+#include "backend/slatedb/gather.h"
 #include "backend/slatedb/shard.h"
 #include "base/container.h"
 #include "base/error.h"
@@ -24,16 +24,10 @@ struct walker {
 
 static_assert(sizeof(struct walker) <= sizeof(sf_shard_place), "a place holds a walker");
 
-/* A block that some key waits for. */
-struct need {
-    const sf_sst *sst;
-    uint32_t block;
-};
-
 /* What a look-up of one key needs is in it: room for one extent, and for the blocks that one key mostly asks for. */
 struct slatedb_lookup {
     sf_lookup base;
-    struct need *needs, first_needs[2];
+    sf_block_need *needs, first_needs[2];
     size_t need_count, need_cap;
     sf_extent *extents, first_extent; /* of this round, by SST and block */
     size_t extent_count, extent_cap;
@@ -302,15 +296,6 @@ static const sf_allocator *alloc_of(const struct slatedb_lookup *l)
     return l->base.shard->rt->alloc;
 }
 
-static int need_cmp(const void *pa, const void *pb)
-{
-    const struct need *a = pa, *b = pb;
-
-    if (a->sst != b->sst)
-        return a->sst < b->sst ? -1 : 1;
-    return (a->block > b->block) - (a->block < b->block);
-}
-
 static const sf_extent *extent_of(const struct slatedb_lookup *l, const sf_sst *sst, uint32_t block)
 {
     size_t lo = 0, hi = l->extent_count;
@@ -349,7 +334,7 @@ static bool need_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t block
 {
     if (!SF_RESERVE_FROM(alloc_of(l), &l->needs, l->first_needs, &l->need_cap, l->need_count + 1))
         return false;
-    l->needs[l->need_count++] = (struct need){sst, block};
+    l->needs[l->need_count++] = (sf_block_need){.sst = sst, .block = block};
     return true;
 }
 
@@ -452,59 +437,47 @@ static bool extent_add(struct slatedb_lookup *l, const sf_sst *sst, uint32_t fir
     return true;
 }
 
-/* On disk, as far as is known: then it is asked for by itself, since what lies between is not there, perhaps. */
-static bool is_on_disk(const struct need *n)
+/* Blocks near one another become one request: `count` needs, and what lies between them is left out when they have come. */
+static bool extent_plan(struct slatedb_lookup *l, const sf_block_need *needs, size_t count)
 {
-    return sf__sst_block_is_on_disk(n->sst, n->block);
-}
-
-static uint64_t end_of(const sf_sst *sst, uint32_t block)
-{
-    return sf__index_block_off(&sst->index, block) + sf__index_block_len(&sst->index, block);
-}
-
-/* Blocks near one another become one request: what lies between them costs less than another request does, as long as it is not
- * much. Of the needs from `i` on; those that are in it are left out then. */
-static bool extent_plan(struct slatedb_lookup *l, size_t *i)
-{
-    const struct need *n = &l->needs[*i];
-    const sf_read_cost *cost = &shard_of(l)->cost;
-    uint64_t start = sf__index_block_off(&n->sst->index, n->block);
-    uint32_t last = n->block;
-    bool on_disk = is_on_disk(n);
-    size_t first = *i;
+    uint32_t first = needs[0].block, last = needs[count - 1].block;
     sf_extent *e;
 
-    for (++*i; *i < l->need_count && l->needs[*i].sst == n->sst; ++*i) {
-        const struct need *next = &l->needs[*i];
-
-        if (next->block == last)
-            continue; /* several keys, one block */
-        if (sf__index_block_off(&next->sst->index, next->block) - end_of(n->sst, last) > (on_disk ? 0 : cost->gap_bytes) ||
-            end_of(n->sst, next->block) - start > cost->max_bytes || is_on_disk(next) != on_disk)
-            break;
-        last = next->block;
-    }
-    if (!extent_add(l, n->sst, n->block, last - n->block + 1))
+    if (!extent_add(l, needs[0].sst, first, last - first + 1))
         return false;
     e = &l->extents[l->extent_count - 1];
-    for (uint32_t b = n->block; b <= last; b++) {
-        while (l->needs[first].block < b && first + 1 < *i)
-            first++;
-        if (l->needs[first].block != b)
+    for (uint32_t b = first; b <= last; b++) {
+        if (needs->block != b)
             sf__extent_pass_over(e, b);
+        else
+            needs++;
     }
     return true;
+}
+
+/* Its part of what may be under way at once, by its keys. */
+static sf_gather_room room_of(const struct slatedb_lookup *l)
+{
+    const sf_shard_get_many *op = l->base.op;
+    const sf_budget *b = &l->base.shard->rt->fetcher->budget;
+    double part = op->all_count > op->count ? (double)op->count / (double)op->all_count : 1;
+
+    return (sf_gather_room){1 + (uint64_t)(part * (b->max_requests - 1)), (uint64_t)(part * (double)b->max_bytes)};
 }
 
 static size_t lookup_plan(sf_lookup *base)
 {
     struct slatedb_lookup *l = lookup_of(base);
+    sf_gather_room room = room_of(l);
+    sf_read_cost cost;
 
-    qsort(l->needs, l->need_count, sizeof(*l->needs), need_cmp);
-    for (size_t i = 0; i < l->need_count;)
-        if (!extent_plan(l, &i))
+    l->need_count = sf__gather_sort(l->needs, l->need_count);
+    cost = sf__gather_cost(l->needs, l->need_count, &shard_of(l)->cost, &room);
+    for (size_t i = 0, n; i < l->need_count; i += n) {
+        n = sf__gather_range(l->needs + i, l->need_count - i, &cost);
+        if (!extent_plan(l, l->needs + i, n))
             return 0;
+    }
     l->need_count = 0;
     return l->extent_count;
 }

@@ -9,6 +9,9 @@
 /* What a scan may hold from which on it shows many rows at a time: one of very many shards holds hardly more than what those take. */
 #define MANY_ROWS_FROM (32u << 10)
 
+/* What a source holds of a store that is near: two windows, which fit into the processor's cache while they are read, checked and merged. */
+#define NEAR_BYTES (UINT64_C(1) << 20)
+
 struct slatedb_scan {
     sf_shard_scan base; /* first */
     sf_scan_io io;
@@ -100,8 +103,11 @@ static sf_status tree_bounds(struct slatedb_scan *s, sf_bytes prefix, sf_error *
 /* Windows are as large as the scan's sources allow together: each may have two, and more where they are of full size. */
 static void windows_bound(struct slatedb_scan *s, size_t sources)
 {
-    uint64_t each = s->buffer_bytes / (sources > 0 ? sources : 1), window = each / 2;
+    uint64_t each = s->buffer_bytes / (sources > 0 ? sources : 1), window;
 
+    if (shard_of(s)->store->is_near && each > NEAR_BYTES)
+        each = NEAR_BYTES;
+    window = each / 2;
     s->io.max_window = window < 1 ? 1 : window > SF_EXTENT_MAX_BYTES ? SF_EXTENT_MAX_BYTES : window;
     s->io.max_ahead = each > s->io.max_window ? each - s->io.max_window : s->buffer_bytes > 0;
     if (s->io.max_ahead > SF_SCAN_WINDOWS_AHEAD * SF_EXTENT_MAX_BYTES)

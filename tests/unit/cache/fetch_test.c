@@ -381,7 +381,7 @@ static void assert_decoded(struct world *w, unsigned i, sf_status rc)
     drain(w);
     assert_int_equal(r->gate.count, 1);
     assert_int_equal(r->error.code, rc);
-    assert_true(rc == SF_OK || strstr(r->error.object, "test://store/k"));
+    assert_true(rc == SF_OK || rc == SF_CANCELLED || strstr(r->error.object, "test://store/k"));
     assert_null(r->fetch.data);
 }
 
@@ -415,6 +415,128 @@ static void bytes_are_home_once_they_are_decoded(void **state)
         assert_true(decoding.has_room);
         assert_true(decoding.alone); /* so the decoder may keep the buffer as its own */
         assert_false(decoding.shared);
+        end(&w);
+    }
+}
+
+/* ------------------------------------------------------------------ brief reads ---------------------------------- */
+
+static void brief_begin(struct world *w, unsigned i, const sf_status *verdicts, uint64_t deadline_ns)
+{
+    w->which = i;
+    w->spec =
+        (sf_fetch){.key = "k", .len = 200 << 10, .brief = true, .deadline_ns = deadline_ns, .decode = decode_as_told};
+    w->readings[i].gate = (struct gate)GATE_INIT;
+    if (verdicts)
+        decoding = (struct decoding){.verdicts = verdicts};
+    on_loop(w->loop, start_on_loop, w);
+}
+
+/* As a store's worker does: the bytes are there, and the loop does not know it yet. */
+static void arrive(struct world *w, unsigned i)
+{
+    sf_store_op *op = w->store.ops[i];
+
+    assert_non_null(op->memory);
+    op->data = sf__buf_new(op->memory, op->len);
+    memset(op->data->data, 'x', op->data->n);
+    if (op->arrived)
+        op->arrived(op);
+}
+
+static void end_on_loop(void *arg)
+{
+    struct world *w = arg;
+    sf_store_op *op = w->store.ops[w->which];
+    sf_error e = SF_ERROR_INIT;
+
+    w->store.ops[w->which] = NULL;
+    sf__store_op_finish(op, &e);
+}
+
+static void arrival_ends(struct world *w, unsigned i)
+{
+    w->which = i;
+    on_loop(w->loop, end_on_loop, w);
+}
+
+/* What a worker has read it decodes as well, once, and nobody else does. */
+static void brief_reads_are_decoded_where_they_arrive(void **state)
+{
+    static const struct {
+        const char *name;
+        sf_status verdicts[2], ends;
+        unsigned requests;
+    } cases[] = {
+        {"right", {SF_OK}, SF_OK, 1},
+        {"a torn answer", {SF_CORRUPT, SF_OK}, SF_OK, 2},
+        {"damage", {SF_CORRUPT, SF_CORRUPT}, SF_CORRUPT, 2},
+        {"no damage", {SF_UNSUPPORTED}, SF_UNSUPPORTED, 1},
+    };
+
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct world w;
+
+        begin(&w, 10, 1 << 20);
+        brief_begin(&w, 0, cases[c].verdicts, SF_NO_DEADLINE);
+        for (unsigned i = 0; i < cases[c].requests; i++) {
+            gate_wait(&w.store.submitted, i + 1);
+            arrive(&w, i);
+            if (decoding.count != i + 1)
+                fail_msg("%s: decoded %u times by the worker", cases[c].name, decoding.count);
+            arrival_ends(&w, i);
+        }
+        assert_decoded(&w, 0, cases[c].ends);
+        if (decoding.count != cases[c].requests || submitted(&w) != cases[c].requests)
+            fail_msg("%s: decoded %u times, %u requests", cases[c].name, decoding.count, submitted(&w));
+        assert_true(decoding.alone);
+        end(&w);
+    }
+}
+
+/* Whoever is waited for by a worker cannot go before that has ended. */
+static void brief_reads_end_when_they_are_decoded(void **state)
+{
+    static const sf_status right[] = {SF_OK, SF_OK};
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    brief_begin(&w, 0, right, SF_NO_DEADLINE); /* cancelled before its bytes come: at once */
+    cancel(&w, 0);
+    assert_decoded(&w, 0, SF_CANCELLED);
+    assert_int_equal(w.store.cancelled, 1);
+    brief_begin(&w, 1, right, SF_NO_DEADLINE); /* and behind that: when the store is done */
+    arrive(&w, 1);
+    cancel(&w, 1);
+    drain(&w);
+    assert_waits(&w, 1);
+    arrival_ends(&w, 1);
+    assert_decoded(&w, 1, SF_CANCELLED);
+    assert_int_equal(w.store.cancelled, 1);
+    assert_int_equal(decoding.count, 1);
+    end(&w);
+}
+
+/* One who comes later decodes by himself, and stays when the first one goes. */
+static void brief_reads_are_shared(void **state)
+{
+    static const sf_status right[] = {SF_OK, SF_OK};
+
+    for (unsigned leaves = 0; leaves < 2; leaves++) {
+        struct world w;
+
+        begin(&w, 10, 1 << 20);
+        brief_begin(&w, 0, right, SF_NO_DEADLINE);
+        brief_begin(&w, 1, NULL, SF_NO_DEADLINE);
+        assert_int_equal(submitted(&w), 1);
+        if (leaves)
+            cancel(&w, 0);
+        arrive(&w, 0);
+        assert_int_equal(decoding.count, leaves ? 0 : 1);
+        arrival_ends(&w, 0);
+        assert_decoded(&w, 0, leaves ? SF_CANCELLED : SF_OK);
+        assert_decoded(&w, 1, SF_OK);
+        assert_int_equal(decoding.count, leaves ? 1 : 2);
         end(&w);
     }
 }
@@ -945,6 +1067,9 @@ int main(void)
         cmocka_unit_test(a_failure_is_everybodys),
         cmocka_unit_test(completions_may_act),
         cmocka_unit_test(bytes_are_home_once_they_are_decoded),
+        cmocka_unit_test(brief_reads_are_decoded_where_they_arrive),
+        cmocka_unit_test(brief_reads_end_when_they_are_decoded),
+        cmocka_unit_test(brief_reads_are_shared),
         cmocka_unit_test(many_pieces_are_not_unpacked_anew_for_each),
         cmocka_unit_test(who_shares_bytes_is_told),
         cmocka_unit_test(waiting_to_unpack_ends_as_other_waiting),
