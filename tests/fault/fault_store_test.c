@@ -73,6 +73,51 @@ static void end_on_loop(void *arg)
     sf__store_release(w->memory);
 }
 
+static void end(struct world *w)
+{
+    on_loop(w->loop, end_on_loop, w);
+    sf__loop_free(w->loop);
+}
+
+struct fault {
+    fault_kind kind;
+    unsigned long at, times;
+    bool for_good;
+    sf_status status;
+};
+
+/* Has read all of reads[0 .. count), whose store is set here. What hangs ends after `deadline_ms`, or after longer, where this
+ * machine is too busy to come so far. */
+static void read_under(struct world *w, const struct fault *fault, uint64_t max_bytes, int64_t deadline_ms)
+{
+    const struct world fresh = *w;
+
+    for (;; deadline_ms *= 2) {
+        *w = fresh;
+        assert_int_equal(sf__loop_new(&w->loop, &sf__allocator_default, NULL), SF_OK);
+        assert_int_equal(sf__store_memory_open(&w->memory, "faults", w->loop, &sf__allocator_default, NULL), SF_OK);
+        assert_int_equal(sf__fetcher_new(&w->fetcher, w->loop, &sf__allocator_default, 8, max_bytes, NULL), SF_OK);
+        on_loop(w->loop, begin_on_loop, w);
+        gate_wait(&w->gate, 1);
+        w->faulty->kind = fault->kind;
+        w->faulty->at = fault->at;
+        w->faulty->times = fault->times;
+        w->faulty->for_good = fault->for_good;
+        w->faulty->status = fault->status;
+        for (size_t k = 0; k < w->count; k++) {
+            w->reads[k].store = &w->faulty->base;
+            w->reads[k].deadline_ns = sf__deadline_in_ms(deadline_ms);
+            w->reads[k].done = read_done;
+            w->reads[k].ctx = w;
+        }
+        on_loop(w->loop, start_on_loop, w);
+        gate_wait(&w->gate, 1 + (unsigned)w->count);
+        if (w->errors[0].code != SF_TIMEOUT || w->faulty->fired)
+            return;
+        end(w);
+    }
+}
+
 static void every_fault(void **state)
 {
     static const struct {
@@ -102,26 +147,10 @@ static void every_fault(void **state)
         const char *message = "";
         sf_fetch_stats stats;
 
-        assert_int_equal(sf__loop_new(&w.loop, &sf__allocator_default, NULL), SF_OK);
-        assert_int_equal(sf__store_memory_open(&w.memory, "faults", w.loop, &sf__allocator_default, NULL), SF_OK);
-        assert_int_equal(sf__fetcher_new(&w.fetcher, w.loop, &sf__allocator_default, 8, 1 << 20, NULL), SF_OK);
-        on_loop(w.loop, begin_on_loop, &w);
-        gate_wait(&w.gate, 1);
-        w.faulty->kind = rows[i].kind;
-        w.faulty->at = rows[i].at;
-        w.faulty->times = rows[i].times;
-        w.faulty->for_good = rows[i].for_good;
-        w.faulty->status = SF_UNAVAILABLE;
         for (size_t k = 0; k < w.count; k++)
-            w.reads[k] = (sf_fetch){.store = &w.faulty->base,
-                                    .key = "k",
-                                    .off = k,
-                                    .len = k + 1,
-                                    .deadline_ns = sf__deadline_in_ms(rows[i].deadline_ms),
-                                    .done = read_done,
-                                    .ctx = &w};
-        on_loop(w.loop, start_on_loop, &w);
-        gate_wait(&w.gate, 1 + (unsigned)w.count);
+            w.reads[k] = (sf_fetch){.key = "k", .off = k, .len = k + 1};
+        read_under(&w, &(struct fault){rows[i].kind, rows[i].at, rows[i].times, rows[i].for_good, SF_UNAVAILABLE},
+                   1 << 20, rows[i].deadline_ms);
         for (size_t k = 0; k < w.count; k++) {
             const sf_fetch *f = &w.reads[k];
             const sf_error *e = &w.errors[k];
@@ -145,8 +174,7 @@ static void every_fault(void **state)
         on_loop(w.loop, nothing, NULL); /* what was cancelled comes home through the inbox */
         on_loop(w.loop, nothing, NULL);
         sf__fetcher_get_stats(w.fetcher, &stats);
-        on_loop(w.loop, end_on_loop, &w);
-        sf__loop_free(w.loop);
+        end(&w);
         if (stats.requests_in_flight != 0 || stats.bytes_in_flight != 0 || stats.waiting != 0)
             fail_msg("%s: something is still in flight", rows[i].name);
     }
@@ -176,23 +204,10 @@ static void a_large_object_under_every_fault(void **state)
             const sf_error *e = &w.errors[0];
             sf_fetch_stats stats;
 
-            assert_int_equal(sf__loop_new(&w.loop, &sf__allocator_default, NULL), SF_OK);
-            assert_int_equal(sf__store_memory_open(&w.memory, "large", w.loop, &sf__allocator_default, NULL), SF_OK);
-            assert_int_equal(sf__fetcher_new(&w.fetcher, w.loop, &sf__allocator_default, 8, BYTES, NULL), SF_OK);
-            on_loop(w.loop, begin_on_loop, &w);
-            gate_wait(&w.gate, 1);
-            w.faulty->kind = rows[i].kind;
-            w.faulty->at = at;
-            w.faulty->status = SF_CORRUPT; /* what "longer" comes with, too */
-            w.reads[0] = (sf_fetch){.store = &w.faulty->base,
-                                    .key = "k",
-                                    .len = SF_STORE_ALL,
-                                    .max_bytes = 64 * BYTES,
-                                    .deadline_ns = sf__deadline_in_ms(rows[i].rc[at - 1] == SF_TIMEOUT ? 50 : 20000),
-                                    .done = read_done,
-                                    .ctx = &w};
-            on_loop(w.loop, start_on_loop, &w);
-            gate_wait(&w.gate, 2);
+            w.reads[0] = (sf_fetch){.key = "k", .len = SF_STORE_ALL, .max_bytes = 64 * BYTES};
+            read_under(&w, /* with what "longer" comes with, too */
+                       &(struct fault){.kind = rows[i].kind, .at = at, .status = SF_CORRUPT}, BYTES,
+                       rows[i].rc[at - 1] == SF_TIMEOUT ? 50 : 20000);
             on_loop(w.loop, nothing, NULL);
             on_loop(w.loop, nothing, NULL);
             sf__fetcher_get_stats(w.fetcher, &stats);
@@ -204,8 +219,7 @@ static void a_large_object_under_every_fault(void **state)
                 fail_msg("fault %d at request %u: %lu requests", (int)rows[i].kind, at, w.faulty->requests);
             if (stats.requests_in_flight != 0 || stats.bytes_in_flight != 0 || stats.waiting != 0)
                 fail_msg("fault %d at request %u: something is still in flight", (int)rows[i].kind, at);
-            on_loop(w.loop, end_on_loop, &w);
-            sf__loop_free(w.loop);
+            end(&w);
         }
     free(bytes);
 }

@@ -131,7 +131,7 @@ static void test_nobody_listens(void **state)
 {
     char conninfo[128];
     int fd = listen_at(conninfo, true);
-    sf_postgres *p = open_postgres(conninfo, 50);
+    sf_postgres *p = open_postgres(conninfo, 20000);
     sf_error err = SF_ERROR_INIT;
     sf_history_entry *entries;
     sf_runtime *rt;
@@ -159,12 +159,15 @@ static void test_a_server_that_never_answers(void **state)
     sf_postgres *p = open_postgres(conninfo, 60000);
     sf_error err = SF_ERROR_INIT;
     sf_runtime *rt;
+    sf_status rc;
+    int i = 0;
 
     (void)state;
     assert_int_equal(sf_runtime_new(&rt, NULL, NULL), SF_OK);
-    for (int i = 0; i < 16; i++)
-        assert_int_equal(open_reader(rt, p, 1, &err), SF_TIMEOUT);
-    assert_int_equal(open_reader(rt, p, 20000, &err), SF_EXHAUSTED);
+    for (rc = SF_TIMEOUT; rc == SF_TIMEOUT; i++) /* not in each of the shortest does it come as far as a thread */
+        rc = open_reader(rt, p, 1 + i / 16, &err);
+    assert_int_equal(rc, SF_EXHAUSTED);
+    assert_true(i > 16);
     sf_runtime_release(rt);
     sf_postgres_release(p);
     close(fd); /* the kernel resets what it has taken */
