@@ -235,6 +235,11 @@ static void part_done(sf_store_listing *l)
     p->busy = false;
     if (!listed && l->error->code != SF_CANCELLED)
         sf__log(&f->rt->log, SF_LOG_DEBUG, "reader", "shards are opened the long way: %s", l->error->message);
+    else if (!believed && l->key)
+        sf__log(&f->rt->log, SF_LOG_WARN, "reader",
+                "shards are opened the long way: %s/%s is listed in no order, \"%s\" behind \"%s\", and was not listed to "
+                "its end; S3 lists by key: have the gateway do so",
+                l->store->url, l->prefix, l->key, l->behind);
     for (size_t i = 0; i < p->count; i++) {
         sf_recorded_shard *s = f->by_folder[p->first + i];
 

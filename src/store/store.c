@@ -320,6 +320,12 @@ static bool append_page(sf_store_listing *l)
         return false;
     for (size_t i = 0; i < l->op.entry_count; i++)
         l->bytes += sizeof(*l->entries) + strlen(l->op.entries[i].key) + 1;
+    if (l->entry_count > 0 && l->op.entry_count > 0 && !l->key &&
+        strcmp(l->entries[l->entry_count - 1].key, l->op.entries[0].key) >= 0) {
+        l->behind = l->entries[l->entry_count - 1].key;
+        l->key = l->op.entries[0].key;
+        l->unsorted = true;
+    }
     if (l->op.entry_count > 0)
         memcpy(l->entries + l->entry_count, l->op.entries, l->op.entry_count * sizeof(*l->entries));
     l->entry_count = need;
@@ -396,6 +402,7 @@ void sf__store_list_all(sf_store_listing *l)
     l->pages = 0;
     l->bytes = 0;
     l->unsorted = false;
+    l->behind = l->key = NULL;
     submit_page(l, NULL);
 }
 
@@ -407,6 +414,7 @@ void sf__store_list_cancel(sf_store_listing *l)
 void sf__store_listing_cleanup(sf_store_listing *l)
 {
     free_entries(l->entries, l->entry_count, l->alloc);
+    l->behind = l->key = NULL;
     l->entries = NULL;
     l->entry_count = l->entry_cap = 0;
 }

@@ -195,8 +195,10 @@ typedef struct sf_store_listing {
     const sf_error *error; /* never NULL, valid inside `done` only */
     sf_store_entry *entries;
     size_t entry_count, entry_cap;
-    bool truncated;            /* max_pages or `until` was reached, and there is more */
-    bool unsorted;             /* the store does not sort: pages are in no order, and `until` ends nothing */
+    bool truncated; /* max_pages or `until` was reached, and there is more */
+    bool unsorted;  /* the store does not sort: pages are in no order, and `until` ends nothing */
+    const char *behind,
+        *key; /* `key` came in a page behind that of `behind`, which it does not follow; or NULL. Keys of entries */
     const sf_allocator *alloc; /* private from here; of the entries, which may outlive the store */
     sf_store_op op;
     size_t pages;   /* asked for */

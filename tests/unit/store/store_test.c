@@ -596,6 +596,75 @@ static void endless_listings_are_refused(void **state)
     sf__store_listing_cleanup(&e.l); /* what was listed may outlive its store */
 }
 
+/* A store whose listing comes in these pages, of keys of one letter. */
+struct paged {
+    sf_store base;
+    const char *const *pages; /* NULL-terminated */
+};
+
+static void paged_submit(sf_store *store, sf_store_op *op)
+{
+    size_t at = op->continuation ? (size_t)op->continuation[0] - '0' : 0;
+    const char *const *pages = ((struct paged *)store)->pages;
+    const char next[] = {(char)('0' + at + 1), '\0'};
+
+    op->entry_count = strlen(pages[at]);
+    op->entries = sf__calloc(store->alloc, op->entry_count, sizeof(*op->entries));
+    for (size_t i = 0; i < op->entry_count; i++)
+        op->entries[i].key = sf__asprintf(store->alloc, "%c", pages[at][i]);
+    op->next = pages[at + 1] ? sf__strdup(store->alloc, next) : NULL;
+    sf__store_op_finish_later(op, NULL);
+}
+
+static const sf_store_vtable paged = {.submit = paged_submit, .cancel = endless_cancel, .free = endless_free};
+
+static void pages_that_do_not_follow_one_another(void **state)
+{
+    static const struct {
+        const char *pages[5], *until;
+        const char *listed;
+        char behind, key; /* 0: they do */
+    } rows[] = {
+        {{"ab", "cd", "ef"}, NULL, "abcdef", 0, 0},
+        {{"ab", "cd", "ef"}, "c", "abcd", 0, 0},
+        {{"ab", "ef", "cd"}, NULL, "abefcd", 'f', 'c'},
+        {{"bc", "ad", "ef", "gh"}, "e", "bcadefgh", 'c', 'a'}, /* what is wanted may lie anywhere */
+        {{"ef", "cd", "ab"}, NULL, "efcdab", 'f', 'c'},        /* the first place is told */
+        {{"ab", "bc"}, NULL, "abbc", 'b', 'b'},
+        {{"ab", "", "cd"}, NULL, "abcd", 0, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct endless_listing e = {.gate = GATE_INIT};
+        struct paged *store = sf__calloc(&sf__allocator_default, 1, sizeof(*store));
+        char listed[16] = "";
+        sf_loop *loop;
+
+        assert_int_equal(sf__loop_new(&loop, &sf__allocator_default, NULL), SF_OK);
+        assert_true(store && sf__store_init(&store->base, &paged, "test://", loop, &sf__allocator_default));
+        store->pages = rows[i].pages;
+        e.l = (sf_store_listing){.store = &store->base,
+                                 .prefix = "",
+                                 .until = rows[i].until,
+                                 .deadline_ns = SF_NO_DEADLINE,
+                                 .done = endless_done,
+                                 .ctx = &e};
+        on_loop(loop, endless_start, &e);
+        gate_wait(&e.gate, 1);
+        assert_int_equal(e.error.code, SF_OK);
+        for (size_t k = 0; k < e.l.entry_count; k++)
+            strcat(listed, e.l.entries[k].key);
+        if (strcmp(listed, rows[i].listed) != 0 || e.l.unsorted != (rows[i].key != 0))
+            fail_msg("row %zu: %s%s", i, listed, e.l.unsorted ? ", unsorted" : "");
+        assert_int_equal(e.l.key ? e.l.key[0] : 0, rows[i].key);
+        assert_int_equal(e.l.behind ? e.l.behind[0] : 0, rows[i].behind);
+        sf__store_listing_cleanup(&e.l);
+        sf__store_release(&store->base);
+        sf__loop_free(loop);
+    }
+}
+
 /* What is cached of one store is nothing to the next one, though it may lie at the same address. */
 static void a_store_at_the_place_of_another_is_another(void **state)
 {
@@ -655,6 +724,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_lies_in_the_way_of_files, set_up_file, tear_down),
         cmocka_unit_test_setup_teardown(files_without_memory, set_up_file, tear_down),
         cmocka_unit_test(endless_listings_are_refused),
+        cmocka_unit_test(pages_that_do_not_follow_one_another),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
