@@ -163,6 +163,7 @@ static void question_free(sf_question *base)
     sf__row_batch_free(q->rows);
     sf__foreign_cursor_release(q->cursor);
     sf__foreign_handle_release(q->handle);
+    sf_error_drop(HEAP, q->error);
     sf__free(HEAP, q);
 }
 
@@ -196,7 +197,6 @@ sf_shard_request *sf__shard_request_new(sf_foreign_handle *h, sf_loop *loop, voi
     q->owner = owner;
     q->home = home;
     q->timer.fire = question_late;
-    q->error = (sf_error)SF_ERROR_INIT;
     return q;
 }
 
@@ -232,12 +232,21 @@ void *sf_shard_request_call_ctx(const sf_shard_request *q)
     return q->call_ctx;
 }
 
+static void set_error(sf_shard_request *q, sf_status status, const char *text)
+{
+    sf_error e;
+
+    sf_fail(&e, status == SF_OK ? SF_IO : status, "%.*s", TEXT_BYTES, text ? text : "");
+    sf_error_drop(HEAP, q->error);
+    q->error = sf_error_keep(HEAP, &e);
+}
+
 /* Nothing of the answer can be used. The first reason counts. */
 static void spoil(sf_shard_request *q, sf_status rc, const char *what)
 {
     if (q->broken)
         return;
-    sf_fail(&q->error, rc, "%s", what);
+    set_error(q, rc, what);
     q->broken = true;
 }
 
@@ -282,19 +291,14 @@ void sf_shard_request_value(sf_shard_request *q, size_t index, sf_bytes value)
     q->values[index] = (sf_value){.found = true, .bytes = sf__buf_bytes(b), .owner = b};
 }
 
-static void take_text(sf_error *e, sf_status status, const char *text)
-{
-    sf_fail(e, status == SF_OK ? SF_IO : status, "%.*s", TEXT_BYTES, text ? text : "");
-}
-
 void sf_shard_request_key_failed(sf_shard_request *q, size_t index, sf_status status, const char *text)
 {
     if (!is_key(q, index))
         return;
     no_value(&q->values[index]);
     q->statuses[index] = status == SF_OK ? SF_IO : status;
-    if (q->error.code == SF_OK)
-        take_text(&q->error, status, text);
+    if (!q->error)
+        set_error(q, status, text);
 }
 
 void sf_shard_request_row(sf_shard_request *q, sf_bytes key, sf_bytes value)
@@ -314,7 +318,7 @@ void sf_shard_request_done(sf_shard_request *q)
 
 void sf_shard_request_fail(sf_shard_request *q, sf_status status, const char *text)
 {
-    take_text(&q->error, status, text);
+    set_error(q, status, text);
     q->broken = true;
     sf__question_answer(&q->question);
 }

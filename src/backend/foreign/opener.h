@@ -57,8 +57,8 @@ struct sf_shard_request {
     sf_value *values;
     sf_status *statuses;
     sf_row_batch *rows;
-    sf_error error;
-    bool broken; /* the answer as a whole: `error` says how */
+    const sf_error *error; /* kept; NULL: none */
+    bool broken;           /* the answer as a whole: `error` says how */
     /* loop thread */
     sf_loop *loop;
     sf_timer timer;

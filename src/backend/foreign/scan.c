@@ -122,8 +122,8 @@ static void step_home(sf_shard_request *q, bool late)
     sf_scan_fill *fill = scan->fill;
     sf_error e;
 
-    if (!late && q->error.code == SF_OK)
-        take_rows(scan, q->rows, &q->error);
+    if (!late && !q->error && take_rows(scan, q->rows, &e) != SF_OK)
+        q->error = sf_error_keep(&sf__allocator_default, &e);
     if (sf__foreign_failed(&e, q->shard, "scan of", q, late) == SF_OK) {
         scan->astray = false;
         sf__row_batch_free(scan->batch);

@@ -13,7 +13,7 @@ sf_status sf__foreign_failed(sf_error *err, const sf_shard *s, const char *what,
     if (late)
         rc = sf_error_overdue(err, &(sf_overdue){.since_ns = q->since_ns, .waits_for = "an answer"});
     else
-        rc = (*err = q->error).code;
+        rc = (*err = q->error ? *q->error : sf__no_error).code;
     if (rc != SF_OK) {
         sf_error_prefix(err, rc, "%s %s: ", what, s->url);
         sf_error_object(err, s->url);
