@@ -175,28 +175,23 @@ static bool answer_opening(struct shard_ask *a, PyObject *value)
 }
 
 /* An exception in place of a value: whoever answers keeps it for the caller. */
-static bool answer_values(struct shard_ask *a, PyObject *value)
+static bool add_values(sf_shard_request *rq, PyObject *values)
 {
-    if (!PyList_Check(value) || (size_t)PyList_GET_SIZE(value) != a->count) {
-        PyErr_SetString(PyExc_TypeError, "there must be a list of as many values as keys");
-        return false;
-    }
-    for (size_t i = 0; i < a->count; i++) {
-        PyObject *v = PyList_GET_ITEM(value, (Py_ssize_t)i);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(values); i++) {
+        PyObject *v = PyTuple_GET_ITEM(values, i);
         Py_buffer view;
 
         if (v == Py_None)
             continue;
         if (PyExceptionInstance_Check(v)) {
-            sf_shard_request_key_failed(a->rq, i, SF_IO, Py_TYPE(v)->tp_name);
+            sf_shard_request_key_failed(rq, (size_t)i, SF_IO, Py_TYPE(v)->tp_name);
             continue;
         }
         if (PyObject_GetBuffer(v, &view, PyBUF_SIMPLE) < 0)
             return false;
-        sf_shard_request_value(a->rq, i, (sf_bytes){view.buf, (size_t)view.len});
+        sf_shard_request_value(rq, (size_t)i, (sf_bytes){view.buf, (size_t)view.len});
         PyBuffer_Release(&view);
     }
-    sf_shard_request_done(take(a));
     return true;
 }
 
@@ -220,17 +215,37 @@ static bool add_row(sf_shard_request *rq, PyObject *row)
     return true;
 }
 
-static bool answer_rows(struct shard_ask *a, PyObject *value)
+static bool add_rows(sf_shard_request *rq, PyObject *rows)
 {
-    if (!PyList_Check(value)) {
-        PyErr_SetString(PyExc_TypeError, "the rows are no list");
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rows); i++)
+        if (!add_row(rq, PyTuple_GET_ITEM(rows, i)))
+            return false;
+    return true;
+}
+
+/* __buffer__() of a value may do anything: to it the question is answered, and what it does to the list comes too late. */
+static bool answer_list(struct shard_ask *a, PyObject *list)
+{
+    sf_shard_request *rq;
+    PyObject *all;
+    bool good;
+
+    if (!PyList_Check(list) || (!a->scan && (size_t)PyList_GET_SIZE(list) != a->count)) {
+        PyErr_SetString(PyExc_TypeError,
+                        a->scan ? "the rows are no list" : "there must be a list of as many values as keys");
         return false;
     }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(value); i++)
-        if (!add_row(a->rq, PyList_GET_ITEM(value, i)))
-            return false;
-    sf_shard_request_done(take(a));
-    return true;
+    all = PyList_AsTuple(list);
+    if (!all)
+        return false;
+    rq = take(a);
+    good = a->scan ? add_rows(rq, all) : add_values(rq, all);
+    if (good)
+        sf_shard_request_done(rq);
+    else
+        a->rq = rq; /* for whoever tells of the failure */
+    Py_DECREF(all);
+    return good;
 }
 
 static bool answer(void *request, const char *what, PyObject *value, bool *taken)
@@ -241,9 +256,7 @@ static bool answer(void *request, const char *what, PyObject *value, bool *taken
     *taken = a->rq != NULL;
     if (!a->rq)
         return true;
-    if (a->open)
-        return answer_opening(a, value);
-    return a->scan ? answer_rows(a, value) : answer_values(a, value);
+    return a->open ? answer_opening(a, value) : answer_list(a, value);
 }
 
 static bool fail(void *request, sf_status code, const char *text)

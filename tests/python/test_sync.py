@@ -7,6 +7,7 @@ import gc
 import logging
 import random
 import shutil
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -361,6 +362,42 @@ def test_pool(store: Store, factory: Factory, tmp_path: Path) -> None:
         with reader.reader_for_key(1) as handle:
             assert handle.reader.get(stored(1)) == b"run-1:1"
     assert factory.still_open == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="classes have __buffer__() from 3.12 on")
+@pytest.mark.parametrize("of", ["values", "rows"])
+def test_a_buffer_that_answers_the_question_it_is_part_of(of: str, store: Store, tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    class Nosy:
+        def __len__(self) -> int:
+            return 4
+
+        def __buffer__(self, flags: int) -> memoryview:
+            question = sys._getframe(1).f_locals["question"]
+            told.append(question.answer([b"another"]))
+            told.append(question.fail(ValueError("another")))
+            return memoryview(b"mine")
+
+    class Odd:
+        def __init__(self, **_: Any) -> None: ...
+
+        def get(self, key: bytes) -> Any:
+            return Nosy()
+
+        def scan(self, **_: Any) -> Any:
+            yield stored(1), Nosy()
+
+        def close(self) -> None: ...
+
+    with ShardedReader(
+        s3_prefix="x", local_root=str(tmp_path), manifest_store=SyncStore(store), reader_factory=Odd, max_workers=2
+    ) as reader:
+        if of == "values":
+            assert reader.multi_get([1, 2, 3]) == dict.fromkeys([1, 2, 3], b"mine")
+        else:
+            assert {value for _, value in reader.scan()} == {b"mine"}
+    assert told and not any(told)
 
 
 def test_constructor(store: Store) -> None:
