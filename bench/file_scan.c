@@ -15,8 +15,7 @@
 #include "backend/slatedb/format/index.h"
 #include "backend/slatedb/format/sst_info.h"
 #include "base/checksum.h"
-#include "bench.h"
-#include "shardyfusion/reader.h"
+#include "reading.h"
 
 #define PIECE_BYTES (1u << 20)
 #define MAX_FILES 4096u
@@ -26,19 +25,6 @@ static struct sst_file {
     sf_index index;
 } files[MAX_FILES];
 static size_t file_count;
-
-static void ok(sf_status rc, const sf_error *err)
-{
-    must(rc == SF_OK, err->message);
-}
-
-static uint64_t head_of(const uint8_t *value)
-{
-    uint64_t v;
-
-    memcpy(&v, value, 8);
-    return v;
-}
 
 /* ------------------------------------------------------------------ the plain loop ------------------------------- */
 
@@ -127,33 +113,6 @@ static uint64_t scan_plainly(void)
     return sum;
 }
 
-/* ------------------------------------------------------------------ ours ----------------------------------------- */
-
-static uint64_t scan_ours(sf_reader *reader, uint64_t *count)
-{
-    sf_snapshot *s = sf_reader_borrow(reader, NULL);
-    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
-    sf_error err = SF_ERROR_INIT;
-    const sf_row *rows;
-    uint64_t sum = 0;
-    sf_scan *scan;
-    size_t n;
-
-    *count = 0;
-    ok(sf_scan_open(&scan, s, &o, &err), &err);
-    for (;;) {
-        ok(sf_scan_next(scan, 4096, SF_TIMEOUT_NONE, &rows, &n, &err), &err);
-        if (n == 0)
-            break;
-        for (size_t i = 0; i < n; i++)
-            sum += head_of(rows[i].value.p);
-        *count += n;
-    }
-    sf_scan_close(scan);
-    sf_snapshot_give_back(s);
-    return sum;
-}
-
 int main(int argc, char **argv)
 {
     sf_runtime_options o = SF_RUNTIME_OPTIONS_INIT;
@@ -175,7 +134,7 @@ int main(int argc, char **argv)
     ok(sf_reader_open(&reader, rt, path, NULL, &err), &err);
     for (unsigned round = 0; round <= rounds; round++) {
         double start = seconds(), cpu = process_cpu(), took[2], worked[2];
-        uint64_t rows, sum = scan_ours(reader, &rows);
+        uint64_t rows, sum = scan_all(reader, &rows);
 
         took[0] = seconds() - start;
         worked[0] = process_cpu() - cpu;

@@ -6,16 +6,11 @@
 
 #include <shardyfusion/writer.h>
 
-#include "bench.h"
+#include "reading.h"
 
 #define ROWS 20000u
 #define KEYS 4000u
 #define BATCH 1000u
-
-static void ok(sf_status rc, const sf_error *err)
-{
-    must(rc == SF_OK, err->message);
-}
 
 static void publish(sf_runtime *rt, const char *prefix)
 {

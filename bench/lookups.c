@@ -19,7 +19,7 @@
 
 #include <shardyfusion/writer.h>
 
-#include "bench.h"
+#include "reading.h"
 
 #define SHARDS 8
 #define HOT 10000u
@@ -48,11 +48,6 @@ struct world {
     uint8_t *values;
 };
 
-static void ok(sf_status rc, const sf_error *err)
-{
-    must(rc == SF_OK, err->message);
-}
-
 static void mdb_ok(int rc)
 {
     must(rc == 0, mdb_strerror(rc));
@@ -77,14 +72,6 @@ static void make_value(const struct world *w, uint8_t *out, uint64_t key)
 
         memcpy(out + at, &v, w->value_bytes - at < 8 ? w->value_bytes - at : 8);
     }
-}
-
-static uint64_t head_of(const void *value)
-{
-    uint64_t v;
-
-    memcpy(&v, value, 8);
-    return v;
 }
 
 static bool is_there(const char *path)
@@ -448,25 +435,9 @@ static void measure_threads(struct world *w, const sf_key *keys, unsigned thread
 
 static uint64_t scan_ours(struct world *w)
 {
-    sf_snapshot *s = sf_reader_borrow(w->reader, NULL);
-    sf_scan_options o = SF_SCAN_OPTIONS_INIT;
-    sf_error err = SF_ERROR_INIT;
-    const sf_row *rows;
-    uint64_t sum = 0;
-    sf_scan *scan;
-    size_t count;
+    uint64_t count;
 
-    ok(sf_scan_open(&scan, s, &o, &err), &err);
-    for (;;) {
-        ok(sf_scan_next(scan, 4096, SF_TIMEOUT_NONE, &rows, &count, &err), &err);
-        if (count == 0)
-            break;
-        for (size_t i = 0; i < count; i++)
-            sum += head_of(rows[i].value.p);
-    }
-    sf_scan_close(scan);
-    sf_snapshot_give_back(s);
-    return sum;
+    return scan_all(w->reader, &count);
 }
 
 static uint64_t scan_lmdb(struct world *w)
