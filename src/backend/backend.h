@@ -169,6 +169,8 @@ typedef struct sf_shard_vtable {
     uint64_t (*resident_bytes)(sf_shard *s, sf_residency where, uint64_t *room);
     void (*resident)(sf_shard *s, sf_shard_resident *op);
     void (*resident_cancel)(sf_shard *s, sf_shard_resident *op);
+    /* Loop thread, no operation of the caller's under way: what has come into memory stays there no more, and is charged to nobody. */
+    void (*resident_let_go)(sf_shard *s);
     /* Optional. Any thread: the last reference is gone, free() follows. */
     void (*gone)(sf_shard *s);
     /* Optional: the shard that does the work, once there is one; as long as this one. Else NULL. */

@@ -26,6 +26,7 @@ enum queue { SMALL, MAIN, GHOST, QUEUES };
 #define TABLES_SHARE 16u    /* of the bytes, a sixteenth: places of blocks */
 #define MARKS 256u          /* of chunks that are looked at per turn of the slab's lock */
 #define SLAB_FREE_SHARE 16u /* what may be free in the slab's regions, which blocks are kept off for */
+#define FRUITLESS 4u /* regions in a row that gave nothing back, since callers hold blocks there: enough for now */
 #define SLAB_CACHE_BYTES (UINT64_C(64) << 20) /* smaller ones have no slab: regions are too large for that */
 
 struct cache_entry {
@@ -135,9 +136,16 @@ static void table_release(sf_block_table *t)
     atomic_fetch_sub_explicit(&c->table_bytes, n, memory_order_relaxed);
 }
 
-void sf__block_table_let_go(sf_block_table *t)
+/* What its owner charges. */
+static uint64_t kept_bytes(const sf_buf *buf)
+{
+    return sizeof(*buf) + buf->cap;
+}
+
+uint64_t sf__block_table_let_go(sf_block_table *t)
 {
     struct victims v = {.count = 0};
+    uint64_t bytes = 0;
 
     sf__kept_withdraw(t);
     for (uint32_t i = 0; i < t->count; i++) {
@@ -146,12 +154,14 @@ void sf__block_table_let_go(sf_block_table *t)
         if (!(place & SF_BLOCK_KEPT))
             continue; /* the cache's, under its lock */
         atomic_exchange(&t->blocks[i], 0);
+        bytes += kept_bytes(sf__block_table_buf(place));
         if (!(place & SF_BLOCK_INHERITED))
             v.bufs[v.count++] = sf__block_table_buf(place);
         if (v.count == VICTIMS)
             victims_release(&v);
     }
     victims_release(&v);
+    return bytes;
 }
 
 void sf__block_table_close(sf_block_table *t)
@@ -437,14 +447,19 @@ static void slab_trim(sf_block_cache *c)
 {
     uint64_t share = slab_share(c), before = c->slab ? sf__slab_free_bytes(c->slab) : 0, now;
     const void *region;
+    unsigned fruitless = 0;
 
     while (before > share && before > atomic_load_explicit(&c->trim_above, memory_order_relaxed)) {
         region = sf__slab_sparsest(c->slab);
         if (region)
             leave_region(c, region);
         now = sf__slab_free_bytes(c->slab);
-        /* it holds what somebody has, or what stays: again when there is more to be had */
-        atomic_store_explicit(&c->trim_above, now < before ? share : now + SF_SLAB_REGION_BYTES, memory_order_relaxed);
+        fruitless = now < before ? 0 : fruitless + 1;
+        /* they hold what somebody has, or what stays: again when there is more to be had */
+        if (fruitless == 0)
+            atomic_store_explicit(&c->trim_above, share, memory_order_relaxed);
+        else if (!region || fruitless == FRUITLESS)
+            atomic_store_explicit(&c->trim_above, now + SF_SLAB_REGION_BYTES, memory_order_relaxed);
         before = now;
     }
 }
@@ -602,7 +617,7 @@ void sf__block_cache_inherit(sf_block_cache *c, const sf_cache_key *key, const s
 
     *bytes = 0;
     if (place & SF_BLOCK_KEPT && keep(c, key, buf, SF_BLOCK_KEPT | SF_BLOCK_INHERITED))
-        *bytes = sizeof(*buf) + buf->cap;
+        *bytes = kept_bytes(buf);
 }
 
 void sf__block_cache_charge(sf_block_cache *c, int64_t bytes)

@@ -50,8 +50,9 @@ sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *place, sf_bl
 /* As sf__block_cache_get(), without the lock where the table of the place has the block; `key` names that already. */
 sf_buf *sf__block_cache_find(sf_block_cache *c, const _Atomic(sf_block_table *) *place, uint32_t count,
                              const sf_cache_key *key) SF_MUST_USE;
-/* Blocks that are kept are so no more: released, whoever still uses one. What they were charged is the caller's to give back. */
-void sf__block_table_let_go(sf_block_table *t);
+/* Blocks that are kept are so no more: released, whoever still uses one. How many bytes they were: the caller gives back what it charged
+ * for them, which is sf_buf and capacity of each. */
+uint64_t sf__block_table_let_go(sf_block_table *t);
 /* Nobody looks in it any more. Blocks that are kept are released; the cache's stay there. Takes NULL. */
 void sf__block_table_close(sf_block_table *t);
 

@@ -55,6 +55,7 @@ struct disk_entry {
     uint16_t file;  /* NO_FILE: it is no more */
 };
 #define NO_FILE UINT16_MAX
+static_assert(MAX_FILES < NO_FILE, "a place among the files is 16 bits, and so are loops over them");
 
 struct disk_write {
     struct disk_write *next;

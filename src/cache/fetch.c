@@ -49,6 +49,8 @@ struct hedging {
     sf_timer timer;   /* until the first one is late */
     uint64_t sent_ns; /* the first one */
     bool late;
+    bool failed;       /* one of the two requests, while the other one was under way; */
+    uint32_t attempts; /* its attempts */
     sf_turn turn;
     struct fetch_request *request; /* as the flight's */
 };
@@ -347,6 +349,18 @@ static bool flight_may_grow(struct flight *fl, sf_store_op *op, sf_error *err)
     return true;
 }
 
+/* What was tried is both. `err` = where the error of such an answer may lie. */
+static void both_failed(const struct flight *fl, sf_store_op *op, sf_error *err)
+{
+    if (op->error->code == SF_OK || !fl->hedging || !fl->hedging->failed)
+        return;
+    if (op->error != err)
+        *err = *op->error;
+    err->attempts += fl->hedging->attempts;
+    sf_error_prefix(err, err->code, "both of two requests failed; the last one: ");
+    op->error = err;
+}
+
 /* One answer of a flight that is SENT. */
 static void note_end(const struct flight *fl, sf_status rc, bool by_second)
 {
@@ -373,6 +387,10 @@ static void flight_on_done(sf_store_op *op)
     if (fl->state == FLIGHT_SENT)
         note_end(fl, op->error->code, second);
     if (fl->state == FLIGHT_ABANDONED || (op->error->code != SF_OK && fl->under_way > 0)) {
+        if (fl->hedging) {
+            fl->hedging->failed = true;
+            fl->hedging->attempts = op->error->attempts;
+        }
         request_drop(f, request);
         if (fl->under_way == 0)
             flight_free(fl);
@@ -383,6 +401,7 @@ static void flight_on_done(sf_store_op *op)
         flight_enter(fl, FLIGHT_QUEUED);
     } else {
         fl->by_second = second;
+        both_failed(fl, op, &e);
         flight_enter(fl, FLIGHT_DELIVERING);
     }
 }

@@ -33,7 +33,8 @@ struct slab_free_chunk {
 };
 
 struct slab_region {
-    uint32_t used; /* units */
+    uint32_t used;      /* units */
+    atomic_bool marked; /* since marks were last taken */
     struct slab_region *next, **link;
 };
 
@@ -368,7 +369,7 @@ const void *sf__slab_sparsest(sf_slab *s)
 
     sf_mutex_lock(&s->lock);
     for (const struct slab_region *r = s->regions; r; r = r->next)
-        if (r->used > 0 && (!found || r->used < found->used))
+        if (r->used > 0 && atomic_load_explicit(&r->marked, memory_order_relaxed) && (!found || r->used < found->used))
             found = r;
     sf_mutex_unlock(&s->lock);
     return found;
@@ -377,6 +378,7 @@ const void *sf__slab_sparsest(sf_slab *s)
 void sf__slab_mark(void *chunk, uint64_t mark)
 {
     atomic_store_explicit(&((struct slab_chunk *)chunk - 1)->state, mark << 1 | USED, memory_order_relaxed);
+    atomic_store_explicit(&region_of(chunk)->marked, true, memory_order_release);
 }
 
 size_t sf__slab_take_marks(sf_slab *s, const void *region, uint64_t *marks, size_t max)
@@ -388,9 +390,14 @@ size_t sf__slab_take_marks(sf_slab *s, const void *region, uint64_t *marks, size
     r = s->regions;
     while (r && r != region)
         r = r->next;
+    if (r)
+        atomic_exchange_explicit(&r->marked, false,
+                                 memory_order_acquire); /* first: a mark that comes meanwhile is one for later */
     for (struct slab_chunk *c = r ? chunk_at(r, 1) : NULL; c && n < max; c = chunk_after(c))
         if (atomic_load_explicit(&c->state, memory_order_relaxed) > USED) /* and it is not free: that takes the lock */
             marks[n++] = atomic_exchange_explicit(&c->state, USED, memory_order_relaxed) >> 1;
+    if (n == max)
+        atomic_store_explicit(&r->marked, true, memory_order_release); /* there may be more */
     sf_mutex_unlock(&s->lock);
     return n;
 }

@@ -26,7 +26,8 @@ const sf_allocator *sf__slab_allocator(const sf_slab *s);
 
 /* Bytes of regions that are in no chunk. */
 uint64_t sf__slab_free_bytes(const sf_slab *s);
-/* The region of which least is used, but something: from there to SF_SLAB_REGION_BYTES later. NULL: there is none. */
+/* Of the regions with chunks that were marked since marks were last taken there, the one of which least is used: from there to
+ * SF_SLAB_REGION_BYTES later. NULL: there is none. */
 const void *sf__slab_sparsest(sf_slab *s);
 /* Of a chunk of any slab's: what the owner knows it by, of which the highest bit is lost. Whoever holds the chunk. */
 void sf__slab_mark(void *chunk, uint64_t mark);

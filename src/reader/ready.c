@@ -18,11 +18,23 @@ struct ready_call {
     sf_reader *reader;     /* acquired */
     sf_snapshot *snapshot; /* acquired */
     uint32_t next;         /* shard */
+    unsigned let_go;       /* the snapshot's, when it began */
     sf_shard *running;     /* NULL: none */
     sf_shard_resident op;
 };
 
 static void ready_go(struct ready_call *q);
+
+/* Half of a snapshot in memory would only take the room of others. */
+static void let_go(const struct ready_call *q)
+{
+    sf_snapshot *s = q->snapshot;
+
+    s->let_go++;
+    for (uint32_t i = 0; i < q->next; i++)
+        if (s->shards[i])
+            s->shards[i]->vtable->resident_let_go(s->shards[i]);
+}
 
 static void ready_shard_done(sf_shard_resident *op)
 {
@@ -31,6 +43,11 @@ static void ready_shard_done(sf_shard_resident *op)
 
     q->running = NULL;
     sf_error_tell(q->call.alloc, &op->error, &e);
+    if (e.code == SF_OK && q->snapshot->let_go != q->let_go)
+        sf_fail(&e, SF_EXHAUSTED,
+                "what is to stay in memory was let go meanwhile, since another call found that it does not fit");
+    if (e.code == SF_EXHAUSTED && op->where == SF_RESIDENCY_MEMORY)
+        let_go(q);
     sf__call_failed(&q->call, &e);
     ready_go(q);
 }
@@ -87,6 +104,7 @@ static void ready_start(sf_call *c)
     struct ready_call *q = (struct ready_call *)c;
     sf_error e = SF_ERROR_INIT;
 
+    q->let_go = q->snapshot->let_go;
     if (q->reader->source->residency == SF_RESIDENCY_NONE)
         q->next = q->snapshot->num_dbs;
     else

@@ -17,6 +17,8 @@ struct sf_snapshot {
     sf_router router;
     uint32_t num_dbs;
     sf_shard **shards; /* num_dbs; NULL = empty shard */
+    /* loop thread */
+    unsigned let_go; /* how often ready() found that it does not fit into memory */
 };
 
 /* NULL: no row. */

@@ -27,6 +27,8 @@ from shardyfusion import (  # noqa: E402
     HashShardedWriteConfig,
     PythonRecordInput,
     ShardedReader,
+    SlateDbFactory,
+    SlateDbSettings,
 )
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 from shardyfusion.errors import ConfigValidationError, ExhaustedError  # noqa: E402
@@ -223,6 +225,26 @@ async def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
                 await reader.ready()
             with ShardedReader(s3_prefix=url, local_root=str(tmp_path)) as local:
                 assert await reader.get(7) == local.get(7) is not None
+
+
+def test_what_turns_out_not_to_fit_is_let_go(tmp_path: Path) -> None:
+    """Blocks that unpack to more than there is room for: the reader goes on with the cache that it had."""
+    settings = SlateDbSettings(raw_overrides={"compression_codec": "Zstd"})
+    rows = PythonRecordInput(key_fn=lambda n: n, value_fn=lambda n: b"%04d" % n * 1000)
+    config = HashShardedWriteConfig(num_dbs=4, s3_prefix=(tmp_path / "snapshot").as_uri(), adapter_factory=SlateDbFactory(settings=settings))
+    write_hash_sharded(range(2000), config, rows)
+    cache = CacheOptions(memory_bytes=3 << 20)
+    with ShardedReader(s3_prefix=config.s3_prefix, local_root=str(tmp_path), cache=cache, residency="memory") as reader:
+        for _ in range(2):
+            with pytest.raises(ExhaustedError, match="takes more than its cache may have"):
+                reader.ready()
+            assert reader.cache_stats().bytes < 1 << 20  # indexes, filters and places of blocks
+        for _ in range(2):
+            assert reader.multi_get(range(100)) == {n: b"%04d" % n * 1000 for n in range(100)}
+        before = reader.cache_stats()
+        assert reader.get(7) == b"0007" * 1000
+        after = reader.cache_stats()
+        assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
 
 def test_shards_that_cannot_stay(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ void sf__extent_cleanup(sf_extent *e, const sf_allocator *a)
 
 static bool gets_directories(const sf_extent *e)
 {
-    return e->cache || e->look_ups;
+    return e->cache || e->stays_beside;
 }
 
 /* A block of the SST out of what was read. One that is alone in its buffer, which nobody else has, stays in it. */
@@ -54,8 +54,8 @@ static sf_status block_open(const sf_extent *e, uint32_t i, sf_buf *data, sf_pla
         return sf_fail(err, SF_CORRUPT, "data block %u lies outside of what was read", block);
     if (e->in_place)
         return sf__sst_block_open_in(e->sst, block, data, stored, room, f->fetcher->alloc, plain, err);
-    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e), e->cache, room,
-                              f->fetcher->alloc, plain, err);
+    return sf__sst_block_open(e->sst, block, stored, own ? data : NULL, gets_directories(e),
+                              e->cache ? e->cache : e->stays_beside, room, f->fetcher->alloc, plain, err);
 }
 
 /* As somebody left it there who had the same bytes. */

@@ -18,9 +18,9 @@ typedef struct sf_extent_block {
 typedef struct sf_extent {
     const sf_sst *sst;
     uint32_t first, count;
-    sf_block_cache *cache; /* where its blocks go; NULL: nowhere. Set by the owner */
-    bool stays;            /* it is kept on disk even so; likewise */
-    bool look_ups;         /* its blocks stay in memory even so; likewise */
+    sf_block_cache *cache;              /* where its blocks go; NULL: nowhere. Set by the owner */
+    bool stays;                         /* it is kept on disk even so; likewise */
+    const sf_block_cache *stays_beside; /* its blocks stay in memory even so, out of that cache's reach; NULL: not; likewise */
     bool in_place; /* blocks that are stored as they are stay in what was read, all of which they keep; likewise */
     void (*done)(struct sf_extent *e); /* exactly once, never inside start */
     /* results */

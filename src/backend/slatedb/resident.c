@@ -234,7 +234,7 @@ static bool read_next(struct slatedb_resident *r, struct resident_read *one)
     one->r = r;
     one->busy = true;
     one->extent.stays = true;
-    one->extent.look_ups = r->op->where != SF_RESIDENCY_DISK;
+    one->extent.stays_beside = r->op->where != SF_RESIDENCY_DISK ? r->shard->base.cache : NULL;
     r->block += n;
     r->in_flight++;
     sf__extent_start(&one->extent, runtime_of(r)->fetcher, r->shard->store, r->op->deadline_ns, read_done, one);
@@ -357,4 +357,17 @@ void sf__slatedb_resident_cancel(sf_shard *base, sf_shard_resident *op)
     for (unsigned i = 0; i < READS; i++)
         if (r->reads[i].busy)
             sf__fetch_cancel(&r->reads[i].extent.fetch);
+}
+
+void sf__slatedb_resident_let_go(sf_shard *base)
+{
+    const sf_read_view *v = &((sf_slatedb_shard *)base)->view;
+
+    for (uint32_t i = 0; i < v->sst_count; i++) {
+        sf_block_table *table = atomic_load_explicit(&v->ssts[i].table, memory_order_acquire);
+        uint64_t bytes = table ? sf__block_table_let_go(table) : 0;
+
+        base->bytes_resident -= bytes;
+        sf__block_cache_charge(base->cache, -(int64_t)bytes);
+    }
 }

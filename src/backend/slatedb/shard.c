@@ -22,6 +22,7 @@ static const sf_shard_vtable vtable = {
     .resident_bytes = sf__slatedb_resident_bytes,
     .resident = sf__slatedb_resident,
     .resident_cancel = sf__slatedb_resident_cancel,
+    .resident_let_go = sf__slatedb_resident_let_go,
     .free = sf__slatedb_shard_free,
 };
 

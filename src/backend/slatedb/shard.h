@@ -38,6 +38,7 @@ sf_status sf__slatedb_can_stay(const sf_shard *s, sf_residency where, sf_error *
 uint64_t sf__slatedb_resident_bytes(sf_shard *s, sf_residency where, uint64_t *room);
 void sf__slatedb_resident(sf_shard *s, sf_shard_resident *op);
 void sf__slatedb_resident_cancel(sf_shard *s, sf_shard_resident *op);
+void sf__slatedb_resident_let_go(sf_shard *s);
 
 /* hot.c */
 void sf__slatedb_hot_keys(sf_shard *s, sf_hot_key_fn add, void *ctx);

@@ -137,6 +137,15 @@ sf_status sf__page_source_stay(sf_page_source *s, uint32_t number, sf_buf *page,
     return sf__block_cache_check_charged(s->shard_cache, err);
 }
 
+void sf__page_source_let_go(sf_page_source *s)
+{
+    sf_block_table *table = atomic_load_explicit(&s->table, memory_order_acquire);
+    uint64_t bytes = table ? sf__block_table_let_go(table) : 0;
+
+    s->charged -= bytes;
+    sf__block_cache_charge(s->shard_cache, -(int64_t)bytes);
+}
+
 sf_status sf__page_error_name(const sf_page_source *s, uint32_t number, sf_status rc, sf_error *err)
 {
     char url[512];

@@ -52,6 +52,9 @@ static inline sf_buf *sf__page_source_pin(const sf_page_source *s, uint32_t numb
  * there. */
 sf_buf *sf__page_source_try(const sf_page_source *s, uint32_t number, bool keep) SF_MUST_USE;
 
+/* Pages that stay do so no more; loop thread. */
+void sf__page_source_let_go(sf_page_source *s);
+
 /* The first pages, which were read together, go to the cache. */
 void sf__page_source_keep(const sf_page_source *s, sf_bytes beginning);
 

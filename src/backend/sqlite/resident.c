@@ -361,3 +361,12 @@ void sf__sqlite_resident_cancel(sf_shard *base, sf_shard_resident *op)
     if (op->impl)
         fail(op->impl, SF_CANCELLED, "cancelled");
 }
+
+void sf__sqlite_resident_let_go(sf_shard *base)
+{
+    sf_sqlite_shard *s = sf_container_of(base, sf_sqlite_shard, base);
+
+    sf__page_source_let_go(&s->pages);
+    s->all_stays = s->index_stays = false;
+    base->bytes_resident = sf__page_source_resident_bytes(&s->pages);
+}

@@ -30,6 +30,7 @@ static const sf_shard_vtable vtable = {
     .resident_bytes = sf__sqlite_resident_bytes,
     .resident = sf__sqlite_resident,
     .resident_cancel = sf__sqlite_resident_cancel,
+    .resident_let_go = sf__sqlite_resident_let_go,
     .is_sqlite = is_sqlite,
     .free = sf__sqlite_shard_free,
 };

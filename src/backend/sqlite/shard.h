@@ -63,6 +63,7 @@ sf_status sf__sqlite_can_stay(const sf_shard *s, sf_residency where, sf_error *e
 uint64_t sf__sqlite_resident_bytes(sf_shard *s, sf_residency where, uint64_t *room);
 void sf__sqlite_resident(sf_shard *s, sf_shard_resident *op);
 void sf__sqlite_resident_cancel(sf_shard *s, sf_shard_resident *op);
+void sf__sqlite_resident_let_go(sf_shard *s);
 
 /* check.c */
 sf_status sf__sqlite_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);

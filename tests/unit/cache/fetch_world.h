@@ -192,6 +192,7 @@ static inline void answer_on_loop(void *arg)
     } else {
         op->longer = w->longer;
         sf_fail(&e, w->answer, "the store says no");
+        e.attempts = 1 + w->which;
     }
     sf__store_op_finish(op, &e);
 }

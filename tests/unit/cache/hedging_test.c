@@ -122,6 +122,10 @@ static void the_first_good_answer_counts(void **state)
         gate_wait(&w.readings[0].gate, 1);
         if (w.readings[0].error.code != rows[r].ends)
             fail_msg("%s: %s", rows[r].name, w.readings[0].error.message);
+        if (rows[r].ends == SF_IO) { /* what was tried is what the script says: 1 attempt and 2, or none of a torn answer */
+            assert_non_null(strstr(w.readings[0].error.message, "both of two requests failed; the last one: "));
+            assert_int_equal(w.readings[0].error.attempts, rows[r].steps[0].act == FAIL ? 3 : 2);
+        }
         if (rows[r].from && w.readings[0].fetch.data->data[0] != rows[r].from)
             fail_msg("%s: %c", rows[r].name, w.readings[0].fetch.data->data[0]);
         assert_ended(&w, 0, rows[r].ends);

@@ -195,7 +195,8 @@ static void it_goes_with_its_last_chunk(void **state)
 static void the_sparsest_region(void **state)
 {
     struct held held[64];
-    const uint8_t *region;
+    const uint8_t *region, *next_one;
+    uint64_t marks[64];
     struct world w;
     size_t inside = 0;
 
@@ -204,10 +205,21 @@ static void the_sparsest_region(void **state)
         take(&w, &held[i], SF_SLAB_MAX_CHUNK_BYTES - 64);
     for (unsigned i = 1; i < 24; i++)
         give_back(&w, &held[i]);
+    assert_null(sf__slab_sparsest(w.slab)); /* nothing there is anybody's to let go */
+    for (unsigned i = 0; i < 64; i++)
+        if (held[i].p)
+            sf__slab_mark(held[i].p, i);
     region = sf__slab_sparsest(w.slab);
     for (unsigned i = 0; i < 64; i++)
         inside += held[i].p && (uintptr_t)held[i].p - (uintptr_t)region < SF_SLAB_REGION_BYTES;
     assert_in_range(inside, 1, 9);
+    assert_int_equal(sf__slab_take_marks(w.slab, region, marks, 64), inside);
+    next_one = sf__slab_sparsest(w.slab); /* what is held there would not come free by being told once more */
+    assert_true(next_one && next_one != region);
+    for (unsigned i = 0; i < 64; i++)
+        if (held[i].p && (uintptr_t)held[i].p - (uintptr_t)region < SF_SLAB_REGION_BYTES)
+            sf__slab_mark(held[i].p, i);
+    assert_ptr_equal(sf__slab_sparsest(w.slab), region);
     for (unsigned i = 0; i < 64; i++)
         if (held[i].p)
             give_back(&w, &held[i]);
