@@ -63,6 +63,25 @@ static sf_status key_set(sf_merge *m, sf_bytes key, sf_error *err)
     return SF_OK;
 }
 
+sf_status sf__merge_taken(sf_merge *m, sf_bytes key, sf_error *err)
+{
+    return key_set(m, key, err);
+}
+
+bool sf__merge_top_alone(const sf_merge *m, const sf_bytes **before)
+{
+    const sf_scan_source *top = sf__merge_top(m);
+    uint32_t next;
+
+    *before = NULL;
+    if (m->reverse || m->gathered || top->mem || (m->started && sf_bytes_cmp(top->key, sf__merge_key(m)) <= 0))
+        return false;
+    if (!sf__kway_runner_up(&m->kway, &next))
+        return true;
+    *before = &m->kway.slots[next].key;
+    return sf_bytes_cmp(top->key, **before) < 0;
+}
+
 static void version_set(sf_merge *m, const sf_scan_source *src)
 {
     if (m->owner != src->owner) {

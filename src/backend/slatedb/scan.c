@@ -28,10 +28,12 @@ struct slatedb_scan {
     sf_scan_source **waiting; /* that stand at no row and are not at their end */
     size_t waiting_count;
     sf_merge merge;
-    sf_row row;           /* that it stands at, of a merge */
-    sf_scan_source *solo; /* the only source of all, forwards: its rows need no merge, and are shown many at a time: */
-    sf_block_rows *solo_rows;
-    bool solo_fresh; /* the row that it stands at has not been looked at */
+    sf_row row;            /* that it stands at, of a merge */
+    sf_scan_source *solo;  /* the only source of all, forwards: its rows need no merge, and are shown many at a time: */
+    sf_block_rows *many;   /* so are, of a merge forwards, those that only one source has up to a key of another: */
+    sf_scan_source *alone; /* the last such source; further versions of its last key are passed over */
+    bool alone_shown;      /* it stands at a row that was looked at */
+    bool solo_fresh;       /* the row that it stands at has not been looked at */
     uint64_t limit;
     sf_error lost; /* a source has lost its place: the scan cannot go on */
     /* loop thread, a fill under way */
@@ -61,6 +63,7 @@ static void sources_drop(struct slatedb_scan *s)
     s->waiting = NULL;
     s->source_count = 0;
     s->waiting_count = 0;
+    s->alone = NULL;
 }
 
 /* The smallest key above everything that begins with `prefix`: *n bytes in `out`, or false. */
@@ -231,17 +234,17 @@ static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
     return rc;
 }
 
-/* The rows that the only source stands at, once the first of them shows. */
-static void show_more(struct slatedb_scan *s)
+/* The rows that a source stands at, once the first of them shows, below `before` unless that is NULL. */
+static void show_more(struct slatedb_scan *s, sf_scan_source *src, const sf_bytes *before)
 {
-    if (!s->solo_rows && s->buffer_bytes >= MANY_ROWS_FROM)
-        s->solo_rows = sf__alloc(alloc_of(s), sizeof(*s->solo_rows));
-    if (!s->solo_rows)
+    if (!s->many && s->buffer_bytes >= MANY_ROWS_FROM)
+        s->many = sf__alloc(alloc_of(s), sizeof(*s->many));
+    if (!s->many)
         return; /* then one at a time, as without memory */
-    s->solo_rows->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
-    sf__source_rows(s->solo, s->solo_rows);
-    s->base.rows = s->solo_rows->rows;
-    s->base.count = s->solo_rows->count;
+    s->many->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
+    sf__source_rows(src, before, s->many);
+    s->base.rows = s->many->rows;
+    s->base.count = s->many->count;
 }
 
 /* Rows of the only source, or one step towards one. A key's versions come newest first. */
@@ -267,7 +270,7 @@ static sf_status solo_one(struct slatedb_scan *s, sf_error *err)
     rc = src->new_key ? show(s, src->key, src->value, src->owner, src->flags, err) : SF_OK;
     s->solo_fresh = rc != SF_OK; /* the next step meets a failure again */
     if (s->base.at == SF_SCAN_AT_ROW)
-        show_more(s);
+        show_more(s, src, NULL);
     return rc;
 }
 
@@ -284,12 +287,38 @@ static void merge_begin(struct slatedb_scan *s)
     }
 }
 
+/* The rows of the top that no other source has a say in. */
+static sf_status show_alone(struct slatedb_scan *s, const sf_bytes *before, sf_error *err)
+{
+    sf_scan_source *top = sf__merge_top(&s->merge);
+    sf_status rc = show(s, top->key, top->value, top->owner, top->flags, err);
+
+    if (rc != SF_OK)
+        return rc; /* the next step meets it again */
+    if (s->base.at == SF_SCAN_AT_ROW)
+        show_more(s, top, before);
+    rc = sf__merge_taken(&s->merge, s->base.at == SF_SCAN_AT_ROW ? s->base.rows[s->base.count - 1].key : top->key, err);
+    if (rc != SF_OK) {
+        s->base.at = SF_SCAN_BETWEEN_ROWS;
+        return lose(s, rc, err);
+    }
+    s->alone = top;
+    s->alone_shown = true;
+    return SF_OK;
+}
+
 /* One row, or one step towards one. After a failure of the merge itself the scan cannot go on. */
 static sf_status merge_one(struct slatedb_scan *s, sf_error *err)
 {
+    const sf_bytes *before;
     sf_status rc;
     bool complete = true;
 
+    if (s->alone_shown) {
+        s->alone_shown = false;
+        rc = top_next(s, err);
+        return rc == SF_OK ? SF_OK : lose(s, rc, err);
+    }
     if (s->live == 0 && s->trees_left > 0)
         return tree_open(s, err);
     if (!s->merge.built && s->trees_left == 0)
@@ -299,6 +328,13 @@ static sf_status merge_one(struct slatedb_scan *s, sf_error *err)
     if (s->solo)
         return SF_OK;
     if (sf__merge_top(&s->merge)) {
+        if (s->alone == sf__merge_top(&s->merge) && !s->alone->new_key) {
+            rc = top_next(s, err);
+            return rc == SF_OK ? SF_OK : lose(s, rc, err);
+        }
+        s->alone = NULL;
+        if (sf__merge_top_alone(&s->merge, &before))
+            return show_alone(s, before, err);
         rc = sf__merge_gather(&s->merge, &complete, err);
         if (rc == SF_OK && !complete)
             rc = top_next(s, err);
@@ -436,7 +472,7 @@ void sf__slatedb_scan_free(sf_shard_scan *base)
     sf__source_cleanup(&s->memtable);
     sources_drop(s);
     sf__merge_cleanup(&s->merge);
-    sf__free(a, s->solo_rows);
+    sf__free(a, s->many);
     sf__free(a, s->prefix_end);
     sf__free(a, s->bound_bytes);
     sf__free(a, s);

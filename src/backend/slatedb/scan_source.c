@@ -475,11 +475,15 @@ sf_status sf__source_next(sf_scan_source *src, sf_error *err)
     return rc == SF_OK ? settle(src, err) : rc;
 }
 
-void sf__source_rows(sf_scan_source *src, sf_block_rows *out)
+void sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out)
 {
     out->max_seq = src->io->shard->view.max_seq;
     out->has_end = src->pos.block == src->pos.last && src->pos.bounds.has_hi;
     out->end = src->pos.bounds.hi; /* if it is included, too: the step that follows tells */
+    if (before && (!out->has_end || sf_bytes_cmp(*before, out->end) < 0)) {
+        out->has_end = true;
+        out->end = *before;
+    }
     sf__block_cursor_rows(&src->cursor, out);
     src->passed_new_key = out->new_key;
 }

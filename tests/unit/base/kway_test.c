@@ -14,7 +14,7 @@
 #define KEYS 400u
 
 struct item {
-    char text[12];
+    char text[112];
     uint32_t source, at;
 };
 
@@ -51,14 +51,13 @@ static void stand(sf_kway *k, const struct item *items, uint32_t source, uint32_
         sf__kway_end(k, source);
 }
 
-/* Sources whose keys are distinct within each; some have none. */
-static void merges_as_sorting_does(void **state)
+/* Sources whose keys are distinct within each; some have none. `same`: what all but a few keys begin with. */
+static void merge(const char *same)
 {
     static const uint32_t counts[] = {1, 2, 3, 7, 8, 9, 64, 101};
     static struct item items[KEYS], sorted[KEYS];
     uint32_t next[128];
 
-    (void)state;
     srand(7);
     for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++)
         for (sorting = SF_KWAY_FORWARD; sorting <= SF_KWAY_NEWEST_FIRST; sorting++) {
@@ -67,7 +66,8 @@ static void merges_as_sorting_does(void **state)
             for (uint32_t i = 0; i < KEYS;
                  i++) { /* shared heads, proper prefixes, an empty key, keys equal between sources */
                 items[i].source = (uint32_t)rand() % counts[n];
-                snprintf(items[i].text, sizeof(items[i].text), "%.*s%u", rand() % 9, "aaaaaaaa", i / 3);
+                snprintf(items[i].text, sizeof(items[i].text), "%.*s%.*s%u", i % 100 == 99 ? rand() % 20 : 90, same,
+                         rand() % 9, "aaaaaaaa", i / 3);
                 if (i == 0)
                     items[i].text[0] = '\0';
                 sorted[i] = items[i];
@@ -93,6 +93,41 @@ static void merges_as_sorting_does(void **state)
             assert_true(sf__kway_is_over(&k));
             sf__kway_cleanup(&k);
         }
+}
+
+static void merges_as_sorting_does(void **state)
+{
+    static const char *const same[] = {
+        "", "user:0000", "tenant/00000000/of/keys/that/all/begin/like/this/and/tell/nothing/for/a/hundred/bytes"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++)
+        merge(same[i]);
+}
+
+/* The first key of those that the winner's source does not stand at. */
+static void the_second_is_known(void **state)
+{
+    static const char *const keys[] = {"d", "b", "c", "aaaaaaaaa2", "aaaaaaaaa1", "b"};
+    static const char *const ends[] = {"aaaaaaaaa2", "b", "b", "c", "d", NULL};
+    sf_kway k;
+
+    (void)state;
+    assert_true(sf__kway_init(&k, 6, SF_KWAY_FORWARD, &sf__allocator_default));
+    for (uint32_t i = 0; i < 6; i++)
+        sf__kway_set(&k, i, sf_bytes_str(keys[i]));
+    sf__kway_build(&k);
+    for (unsigned i = 0; i < 6; i++) {
+        uint32_t second;
+        bool is = sf__kway_runner_up(&k, &second);
+
+        assert_int_equal(is, ends[i] != NULL);
+        if (is)
+            assert_string_equal(keys[second], ends[i]);
+        sf__kway_end(&k, sf__kway_winner(&k));
+        sf__kway_replay(&k);
+    }
+    sf__kway_cleanup(&k);
 }
 
 static void without_sources_or_memory(void **state)
@@ -127,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_as_sorting_does),
+        cmocka_unit_test(the_second_is_known),
         cmocka_unit_test(without_sources_or_memory),
     };
 
