@@ -445,13 +445,15 @@ static void check_latency(struct doctor *d, const char *key)
         text_printf(&detail, "%u of %u requests failed, the last one: %s%s", failed, good + failed, e.message,
                     good > 0 ? "; " : "");
     if (good > 0) {
+        uint64_t p50, p99;
+
         qsort(took_us, good, sizeof(took_us[0]), by_size);
-        text_printf(&detail, "p50 %.1f ms, p99 %.1f ms of %u reads", (double)took_us[(good - 1) / 2] / 1e3,
-                    (double)took_us[(good * 99 - 1) / 100] / 1e3, good);
+        p50 = took_us[(good - 1) / 2];
+        p99 = took_us[(good * 99 - 1) / 100];
+        text_printf(&detail, "p50 %.1f ms, p99 %.1f ms of %u reads", (double)p50 / 1e3, (double)p99 / 1e3, good);
         tell_cells(d, CHECK_LATENCY, failed > 0 ? DIAGNOSIS_WARNING : DIAGNOSIS_OK, text_str(&detail),
-                   (struct cell[]){{.kind = CELL_ABSENT},
-                                   {.kind = CELL_UINT, .number = took_us[(good - 1) / 2]},
-                                   {.kind = CELL_UINT, .number = took_us[(good * 99 - 1) / 100]}});
+                   (struct cell[]){
+                       {.kind = CELL_ABSENT}, {.kind = CELL_UINT, .number = p50}, {.kind = CELL_UINT, .number = p99}});
     } else if (failed > 0) {
         tell_cells(d, CHECK_LATENCY, DIAGNOSIS_FAILED, text_str(&detail), NULL);
     } else {

@@ -87,10 +87,12 @@ names
 say "types: of the package, of README and the examples"
 types
 
-say "C, address and undefined behaviour sanitizers"
+say "C, address and undefined behaviour sanitizers; what clang-tidy finds"
 build build-asan -Dpython=true -Db_sanitize=address,undefined -Db_lundef=false
+beside_begins tools/tidy.sh # half a minute of processor time; some tests wait
 if [ "${1:-all}" = quick ]; then
     c_tests build-asan --no-suite slow
+    beside_ends
     say "Python, what is quick"
     build build-python -Dpython=true -Dtests=false
     stubs
@@ -98,6 +100,7 @@ if [ "${1:-all}" = quick ]; then
     exit
 fi
 c_tests build-asan
+beside_ends
 
 say "C, thread sanitizer"
 build build-tsan -Db_sanitize=thread -Db_lundef=false -Dcli=false -Dexamples=false

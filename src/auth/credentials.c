@@ -177,7 +177,7 @@ bool sf__credential_time_parse(sf_bytes s, int64_t *out_us)
         return false;
     t.tm_year -= 1900;
     t.tm_mon -= 1;
-    *out_us = ((int64_t)timegm(&t) - offset * 60) * 1000000;
+    *out_us = ((int64_t)timegm(&t) - (int64_t)offset * 60) * 1000000;
     return true;
 }
 

@@ -668,7 +668,7 @@ sf_status sf__block_cache_new(sf_block_cache **out, uint64_t max_bytes, const sf
 
     if (!c)
         return sf_fail(err, SF_NOMEM, "block cache");
-    while (count < MAX_SHARDS && max_bytes / (count * 2) >= SHARD_BYTES)
+    while (count < MAX_SHARDS && max_bytes / count / 2 >= SHARD_BYTES)
         count *= 2;
     atomic_init(&c->refs, 1);
     c->alloc = a;

@@ -464,7 +464,7 @@ static void file_look(sf_disk_cache *c, struct disk_file *f, uint16_t no)
     while (more && f->slots < f->f.slots) {
         uint32_t n = f->f.slots - f->slots < SLOTS_AT_ONCE ? f->f.slots - f->slots : SLOTS_AT_ONCE;
 
-        if (!read_all(f->fd, slots, n * SF_EXTENT_FILE_SLOT,
+        if (!read_all(f->fd, slots, (size_t)n * SF_EXTENT_FILE_SLOT,
                       SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
             return;
         entries_reserve(c, n);
@@ -472,8 +472,8 @@ static void file_look(sf_disk_cache *c, struct disk_file *f, uint16_t no)
         for (uint32_t i = 0; more && i < n; i++) {
             sf_extent_slot slot;
 
-            more = sf__extent_slot_decode(&slot, &f->f,
-                                          sf_bytes_of(slots + i * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_SLOT), f->end);
+            more = sf__extent_slot_decode(
+                &slot, &f->f, sf_bytes_of(slots + (size_t)i * SF_EXTENT_FILE_SLOT, SF_EXTENT_FILE_SLOT), f->end);
             if (!more)
                 break;
             entry_set(c, &slot, no);
@@ -652,9 +652,9 @@ static void look(sf_disk_cache *c)
         own_drop(c);
     drop_gone(c);
     for (unsigned i = 0; i < n; i++) /* in their order: what is newer counts */
-        for (uint16_t no = 0; no < MAX_FILES; no++)
+        for (unsigned no = 0; no < MAX_FILES; no++)
             if (c->files[no] && c->files[no]->number == numbers[i] && c->files[no] != c->own)
-                file_look(c, c->files[no], no);
+                file_look(c, c->files[no], (uint16_t)no);
     sf_mutex_lock(&c->lock);
     c->old_below = bytes + c->file_bytes > c->max_bytes && n >= 4 ? numbers[n / 4] : 0;
     sf_mutex_unlock(&c->lock);
@@ -690,10 +690,11 @@ static bool own_take(sf_disk_cache *c, struct disk_file *f, uint16_t no)
 /* One that nobody appends to any more. */
 static bool own_find(sf_disk_cache *c, uint64_t len)
 {
-    for (uint16_t no = 0; no < MAX_FILES; no++) {
+    for (unsigned no = 0; no < MAX_FILES; no++) {
         struct disk_file *f = c->files[no];
 
-        if (f && f->f.bytes == c->file_bytes && f->number >= c->old_below && has_room(f, len) && own_take(c, f, no)) {
+        if (f && f->f.bytes == c->file_bytes && f->number >= c->old_below && has_room(f, len) &&
+            own_take(c, f, (uint16_t)no)) {
             if (has_room(f, len))
                 return true;
             own_drop(c);

@@ -39,7 +39,7 @@ bool sf__extent_file_decode(sf_extent_file *out, sf_bytes header, uint64_t file_
     if (!sf_bytes_eq(header, sf_bytes_of(again, sizeof(again)))) /* of another version, too */
         return false;
     if (f.bytes != file_bytes || f.bytes < SF_EXTENT_FILE_MIN_BYTES || f.bytes > SF_EXTENT_FILE_MAX_BYTES ||
-        f.slots == 0 || f.slots > f.bytes / (2 * SF_EXTENT_FILE_SLOT))
+        f.slots == 0 || f.slots > f.bytes / 2 / SF_EXTENT_FILE_SLOT)
         return false;
     *out = f;
     return true;

@@ -215,7 +215,8 @@ sf_status sf_row_diff_next(sf_row_diff *d, size_t max_changes, int64_t timeout_m
                            size_t *count, bool *end, sf_error *err)
 {
     /* more come of no step: each side has so many rows at most */
-    size_t max = max_changes < 2 * ROWS_AT_A_TIME ? max_changes : 2 * ROWS_AT_A_TIME;
+    const size_t most = 2 * (size_t)ROWS_AT_A_TIME;
+    size_t max = max_changes < most ? max_changes : most;
     uint64_t before = d->progress.rows;
     sf_status rc = sf__runtime_check_may_wait(d->from.snap->rt, err);
     bool over = false;

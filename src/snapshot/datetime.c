@@ -76,11 +76,9 @@ static bool take_zone(sf_cursor *c, int64_t *offset_us)
     if (take_char(c, 'Z') || take_char(c, 'z'))
         return true;
     negative = c->n > 0 && c->p[0] != '+';
-    if (!take_char(c, '+') && !take_char(c, '-')) {
-        /* U+2212, the typographic minus */
-        if (!take_char(c, '\xe2') || !take_char(c, '\x88') || !take_char(c, '\x92'))
-            return false;
-    }
+    if (!take_char(c, '+') && !take_char(c, '-') &&
+        (!take_char(c, '\xe2') || !take_char(c, '\x88') || !take_char(c, '\x92'))) /* U+2212, the typographic minus */
+        return false;
     if (!take_digits(c, 2, &hour))
         return false;
     (void)take_char(c, ':');

@@ -114,7 +114,7 @@ static bool reserve(sf_routing_values *v)
 
     if (v->count < v->cap)
         return true;
-    slots = sf__calloc(v->alloc, 2 * cap, sizeof(*slots));
+    slots = sf__calloc(v->alloc, (size_t)2 * cap, sizeof(*slots));
     tokens = slots ? sf__realloc(v->alloc, v->tokens, cap * sizeof(*tokens)) : NULL;
     if (!tokens) {
         sf__free(v->alloc, slots);

@@ -13,7 +13,7 @@
 #include "store/file.h"
 
 #define MAX_DEPTH 64u
-#define MAX_ENTRIES (SF_LIMIT_LIST_PAGES * 1000u)
+#define MAX_ENTRIES ((size_t)SF_LIMIT_LIST_PAGES * 1000)
 
 struct listing {
     sf_store_op *op;
@@ -49,7 +49,7 @@ static sf_status add(struct listing *l, const char *key, const struct stat *st)
     if (op->start_after && strcmp(key, op->start_after) <= 0)
         return SF_OK;
     if (op->entry_count == MAX_ENTRIES)
-        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u files", MAX_ENTRIES);
+        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %zu files", MAX_ENTRIES);
     if (!SF_RESERVE(a, &op->entries, &l->cap, op->entry_count + 1))
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "listing");
     if (st)
@@ -72,7 +72,7 @@ static sf_status add_upload(struct listing *l, const char *entry, const struct s
     sf_store_upload *to;
 
     if (op->upload_count == MAX_ENTRIES)
-        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %u uploads", MAX_ENTRIES);
+        return sf_fail(sf__file_error_of(op), SF_UNSUPPORTED, "more than %zu uploads", MAX_ENTRIES);
     if (!SF_RESERVE(a, &op->uploads, &l->cap, op->upload_count + 1))
         return sf_fail(sf__file_error_of(op), SF_NOMEM, "list of uploads");
     to = &op->uploads[op->upload_count++];

@@ -168,7 +168,7 @@ static bool take_opening(const sf_json *v, const sf_allocator *a, char **out)
     size_t n;
     bool sound;
 
-    if (!v || v->kind != SF_JSON_STRING || v->str.n == 0 || v->str.n > 2 * SF_LIMIT_OPENING_RECORD_BYTES)
+    if (!v || v->kind != SF_JSON_STRING || v->str.n == 0 || v->str.n > 2 * (size_t)SF_LIMIT_OPENING_RECORD_BYTES)
         return true;
     bytes = sf__alloc(a, sf__base64_room(v->str.n) + 1);
     if (!bytes)

@@ -512,7 +512,7 @@ static bool is_base64(const char *text)
     size_t n = strlen(text);
 
     return strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") == n &&
-           n <= 2 * SF_LIMIT_OPENING_RECORD_BYTES;
+           n <= 2 * (size_t)SF_LIMIT_OPENING_RECORD_BYTES;
 }
 
 sf_status sf_writer_add_attempt(sf_writer *w, const sf_attempt *attempt, sf_error *err)
