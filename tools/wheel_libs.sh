@@ -35,11 +35,12 @@ jobs=$(nproc)
 
 # Sources of packages, from where packages come, without a change to what the machine is set up with.
 from=$base/sources
-mkdir -p "$from/lists/partial"
-{ cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^Types: .*/Types: deb-src/p; /^Types:/!p'; } >"$from/src.sources"
-sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >"$from/src.list" 2>/dev/null || true
-[ -s "$from/src.list" ] && list=$from/src.list || list=$from/src.sources
-apt=(apt-get -qq -o Dir::Etc::sourcelist="$list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$from/lists" -o APT::Sandbox::User=root)
+mkdir -p "$from/lists/partial" "$from/parts"
+rm -f "$from"/parts/*
+for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.sources; do # older installations have the first, newer ones the others
+    [ ! -e "$list" ] || sed -n 's/^Types: .*/Types: deb-src/p; t; s/^deb /deb-src /p; t; /^deb-src /!p' "$list" >"$from/parts/$(basename "$list")"
+done
+apt=(apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$from/parts" -o Dir::State::lists="$from/lists" -o APT::Sandbox::User=root)
 "${apt[@]}" update
 
 work=$(mktemp -d)
