@@ -196,7 +196,7 @@ static void check_clock(struct doctor *d, const sf_bucket_info *info)
 {
     int64_t ahead = (info->clock_ahead_us + (info->clock_ahead_us < 0 ? -500000 : 500000)) / 1000000, off = llabs(ahead);
     struct cell numbers[3] = {
-        {.kind = CELL_SECONDS, .seconds = (double)ahead}, {.kind = CELL_ABSENT}, {.kind = CELL_ABSENT}};
+        {.kind = CELL_SECONDS, .seconds = (double)-ahead}, {.kind = CELL_ABSENT}, {.kind = CELL_ABSENT}};
     struct text detail = {0};
 
     if (!info->has_told_time) {

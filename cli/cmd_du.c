@@ -148,9 +148,11 @@ int cmd_du(struct cli *c)
     session_peek(c);
     if (sf_url_split(prefix, root, sizeof(root), key, sizeof(key) - 1, &e) != SF_OK)
         return cli_fail_with(c, "du", NULL, &e);
-    if (*key)
-        strcat(key, "/");
     skip = strlen(key);
+    if (skip > 0) {
+        key[skip++] = '/';
+        key[skip] = '\0';
+    }
     if (sf_bucket_open(&bucket, c->rt, prefix, &c->settings.s3, &e) != SF_OK ||
         sf_bucket_list(&call, bucket, key, NULL, c->settings.timeout_ms, &e) != SF_OK) {
         cli_fail_with(c, "du", NULL, &e);

@@ -95,14 +95,17 @@ void sf_error_clear(sf_error *err)
 
 sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...)
 {
+    static const char no_memory[] = "out of memory: "; /* callers name what did not fit */
+    const size_t n = code == SF_NOMEM ? sizeof(no_memory) - 1 : 0;
     va_list args;
 
     if (!err)
         return code;
     *err = (sf_error)SF_ERROR_INIT;
     err->code = code;
+    memcpy(err->message, no_memory, n);
     va_start(args, fmt);
-    vsnprintf(err->message, sizeof(err->message), fmt, args);
+    vsnprintf(err->message + n, sizeof(err->message) - n, fmt, args);
     va_end(args);
     sf__escape(err->message, sizeof(err->message));
     return code;

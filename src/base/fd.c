@@ -134,7 +134,8 @@ sf_status sf__fail_errno(sf_error *err, int e, sf_status otherwise, const char *
         advice = ": the machine has no descriptors left; raise fs.file-max";
     else if (e == EAGAIN && otherwise == SF_EXHAUSTED)
         advice =
-            ": no more threads or processes may be started; raise their limit (ulimit -u, or pids.max of the container)";
+            ": no more threads or processes may be started, or there is no memory for one's stack; raise the limit (ulimit -u, "
+            "ulimit -v, or pids.max of the container)";
     va_start(args, fmt);
     vsnprintf(what, sizeof(what), fmt, args);
     va_end(args);

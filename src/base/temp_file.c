@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -49,6 +50,20 @@ sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_
         return sf__fail_errno(err, errno, SF_IO, "%s %s", what, folder);
     rc = named_then_not(folder, a, fd, err);
     return rc == SF_OK ? rc : sf_error_prefix(err, rc, "%s %s: ", what, folder);
+}
+
+const char *sf__temp_file_folder(int fd, char out[SF_TEMP_FILE_FOLDER_BYTES])
+{
+    char link[32], *slash;
+    ssize_t n;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    n = readlink(link, out, SF_TEMP_FILE_FOLDER_BYTES - 1);
+    out[n > 0 ? n : 0] = '\0';
+    slash = strrchr(out, '/');
+    if (slash)
+        *slash = '\0';
+    return *out ? out : "its folder";
 }
 
 sf_status sf__temp_file_named(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err)

@@ -11,6 +11,10 @@
 sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_allocator *a, int *fd, sf_error *err)
     SF_MUST_USE;
 
+/* The folder of a file without a name, for messages: whoever has the descriptor often does not know it. Text of `out`. */
+#define SF_TEMP_FILE_FOLDER_BYTES 256u
+const char *sf__temp_file_folder(int fd, char out[SF_TEMP_FILE_FOLDER_BYTES]);
+
 /* One with a name, in a folder that is open, to be renamed; *name is without the folder, and to be freed. */
 sf_status sf__temp_file_named(int folder, const sf_allocator *a, int *fd, char **name, sf_error *err) SF_MUST_USE;
 bool sf__temp_file_is_one(const char *name); /* whether a name in a folder is one that was made here */

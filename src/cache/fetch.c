@@ -901,7 +901,7 @@ static void claim_start(sf_fetch *fetch)
 
     if (!h) {
         data_drop(fetch);
-        fetch_fail(fetch, SF_NOMEM, "no memory to unpack it");
+        fetch_fail(fetch, SF_NOMEM, "unpacking it");
         return;
     }
     h->claim.done = claim_done;

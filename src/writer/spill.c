@@ -19,9 +19,12 @@
 
 /* ------------------------------------------------------------------ runs ----------------------------------------- */
 
-static sf_status file_fail(sf_error *err, const char *what)
+static sf_status file_fail(const sf_spill_run *r, const char *what, sf_error *err)
 {
-    return sf__fail_errno(err, errno, SF_IO, "spill file: %s", what);
+    const int e = errno;
+    char folder[SF_TEMP_FILE_FOLDER_BYTES];
+
+    return sf__fail_errno(err, e, SF_IO, "spill file in %s: %s", sf__temp_file_folder(r->fd, folder), what);
 }
 
 sf_status sf__spill_run_new(sf_spill_run **out, const char *folder, const sf_allocator *a, sf_error *err)
@@ -112,7 +115,7 @@ static sf_status flush(sf_spill_writer *w, sf_error *err)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return file_fail(err, "write");
+            return file_fail(w->run, "write", err);
         p += n;
         left -= (size_t)n;
     }
@@ -230,7 +233,7 @@ static sf_status fill(sf_spill_cursor *c, size_t need, sf_error *err)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return file_fail(err, "read");
+            return file_fail(c->run, "read", err);
         if (n == 0)
             return sf_fail(err, SF_CORRUPT, "spill file: it ends at byte %llu", (unsigned long long)c->off);
         c->n += (size_t)n;

@@ -52,6 +52,7 @@ static sf_status copy_all(sf_sqlite_shard *s, const sf_shard_check *c, int fd, s
                           .len = p->bytes - off < PIECE_BYTES ? p->bytes - off : PIECE_BYTES,
                           .deadline_ns = sf__deadline_in_ms(c->timeout_ms)};
         sf_status rc = read_piece(s, c, &op, err);
+        char folder[SF_TEMP_FILE_FOLDER_BYTES];
         int e = rc == SF_OK ? sf__pwrite_all(fd, sf__buf_bytes(op.data), off) : 0;
 
         off += op.len;
@@ -59,7 +60,8 @@ static sf_status copy_all(sf_sqlite_shard *s, const sf_shard_check *c, int fd, s
         if (rc != SF_OK)
             return rc;
         if (e != 0)
-            return sf__fail_errno(err, e, SF_IO, "copy of " SF_SQLITE_DB_NAME " to check it");
+            return sf__fail_errno(err, e, SF_IO, "copy of " SF_SQLITE_DB_NAME " in %s, to check it",
+                                  sf__temp_file_folder(fd, folder));
     }
     return SF_OK;
 }

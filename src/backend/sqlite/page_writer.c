@@ -2,6 +2,7 @@
 
 #include "backend/sqlite/file_view.h"
 #include "base/fd.h"
+#include "base/temp_file.h"
 
 /* More is no quicker: it would no longer stay in the processor's cache. */
 #define BUFFER_BYTES (256u << 10)
@@ -34,7 +35,12 @@ static sf_status write_pages(const sf_page_writer *w, uint32_t number, const uin
     const uint64_t off = (uint64_t)(number - 1) * w->page_bytes;
     const int e = sf__pwrite_all(w->fd, sf_bytes_of(p, (size_t)count * w->page_bytes), off);
 
-    return e == 0 ? SF_OK : sf__fail_errno(err, e, SF_IO, "shard.db: write at %llu", (unsigned long long)off);
+    char folder[SF_TEMP_FILE_FOLDER_BYTES];
+
+    if (e == 0)
+        return SF_OK;
+    return sf__fail_errno(err, e, SF_IO, "shard.db, built in %s: write at %llu", sf__temp_file_folder(w->fd, folder),
+                          (unsigned long long)off);
 }
 
 sf_status sf__page_writer_flush(sf_page_writer *w, sf_error *err)
