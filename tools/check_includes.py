@@ -34,7 +34,7 @@ HOMES = {
     "pcre2.h": ["src/snapshot/cel/regex.c"],
     "expat.h": ["src/base/xml.c"],
     "libdeflate.h": ["src/base/checksum.c", "src/backend/slatedb/format/compress"],
-    "xxhash.h": ["src/base/checksum.c", "src/snapshot/router.c"],
+    "xxhash.h": ["src/base/checksum.c", "src/snapshot/int_key.h"],
     "zstd.h": ["src/backend/slatedb/format/compress", "src/backend/sqlite/sidecar"],
     "lz4.h": ["src/backend/slatedb/format/compress"],
     "snappy-c.h": ["src/backend/slatedb/format/compress"],

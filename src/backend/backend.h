@@ -24,15 +24,17 @@ typedef struct sf_shard_place {
     uint64_t words[11];
 } sf_shard_place;
 
-/* One of several keys that are looked up in memory side by side, of shards with the same vtable. */
+/* Keys that are looked up in memory side by side, of shards with the same vtable. */
 #define SF_SHARD_TRIES SF_PINS_TOGETHER
-typedef struct sf_shard_try {
-    sf_shard *shard;
-    sf_bytes key;     /* borrowed */
-    sf_value *value;  /* filled on success */
-    sf_status status; /* as try_get() has it, and `place` */
-    sf_shard_place place;
-} sf_shard_try;
+typedef struct sf_shard_tries {
+    size_t count;
+    sf_shard *shards[SF_SHARD_TRIES];
+    sf_bytes keys[SF_SHARD_TRIES];      /* borrowed */
+    sf_value *values[SF_SHARD_TRIES];   /* to be filled */
+    size_t left;                        /* keys whose status is not SF_OK */
+    sf_status statuses[SF_SHARD_TRIES]; /* as try_get() has it, and places[] */
+    sf_shard_place places[SF_SHARD_TRIES];
+} sf_shard_tries;
 
 /* One key that is looked up. */
 typedef struct sf_shard_ask {
@@ -137,10 +139,10 @@ typedef struct sf_shard_vtable {
     /* Memory only. SF_OK with *out filled (owner acquired), an error, or SF_WOULD_BLOCK, with how far it came in *place
      * unless that is NULL. */
     sf_status (*try_get)(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
-    /* Optional: try_get() of up to SF_SHARD_TRIES keys at once, whose waits for memory overlap. The values have references, or lie in
+    /* Optional: try_get() of one key or more at once, whose waits for memory overlap. The values have references, or lie in
      * `room`; without one (NULL) they may have no owner, and are views until the thread's next call. May leave pins on, for that
      * one: sf__pins_together_end() when there is none. */
-    void (*try_get_together)(sf_shard_try *tries, size_t count, sf_value_room *room);
+    void (*try_get_together)(sf_shard_tries *t, sf_value_room *room);
     void (*get_many)(sf_shard *s, sf_shard_get_many *op);
     void (*get_many_cancel)(sf_shard *s, sf_shard_get_many *op);
     /* `buffer_bytes`: plain bytes that it may read ahead, about; one block or row it may hold always. */

@@ -17,8 +17,31 @@ typedef struct sf_value_room {
     size_t used;
 } sf_value_room;
 
+/* A new buffer, with room for a value. False without memory. */
+bool sf__value_room_grow(sf_value_room *room, size_t value_bytes) SF_MUST_USE;
+
 /* The value, copied, with a reference. False: too large, or no memory; keep it otherwise. */
-bool sf__value_room_copy(sf_value_room *room, sf_bytes value, sf_value *out) SF_MUST_USE;
+SF_MUST_USE static inline bool sf__value_room_copy(sf_value_room *room, sf_bytes value, sf_value *out)
+{
+    sf_buf *b = room->buf;
+    uint8_t *to;
+
+    if (value.n > SF_VALUE_COPIED_BYTES)
+        return false;
+    if (!b || b->cap - room->used < value.n) {
+        if (!sf__value_room_grow(room, value.n))
+            return false;
+        b = room->buf;
+    }
+    to = b->data + room->used;
+    memcpy(to, value.p, value.n);
+    room->used += value.n;
+    /* no other thread has it before the look-up ends */
+    atomic_store_explicit(&b->refs, atomic_load_explicit(&b->refs, memory_order_relaxed) + 1, memory_order_relaxed);
+    *out = (sf_value){.found = true, .bytes = {to, value.n}, .owner = b};
+    return true;
+}
+
 void sf__value_room_cleanup(sf_value_room *room);
 
 #endif

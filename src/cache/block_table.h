@@ -32,8 +32,8 @@ static inline bool sf__block_table_keeps(sf_block_table *t, uint32_t block)
     return (atomic_load_explicit(&t->blocks[block], memory_order_relaxed) & SF_BLOCK_KEPT) != 0;
 }
 
-/* Into the processor's cache. It may just be going. */
-static inline void sf__block_fetch(const sf_buf *buf)
+/* Into the processor's cache. It may just be going. (Inlined always: GCC leaves calls of a function out that does nothing but fetch.) */
+static inline __attribute__((always_inline)) void sf__block_fetch(const sf_buf *buf)
 {
     for (unsigned i = 0; i < SF_BLOCK_FIRST_BYTES; i += 64)
         __builtin_prefetch((const uint8_t *)buf + i);
@@ -45,21 +45,29 @@ static inline sf_buf *sf__block_table_peek(sf_block_table *t, uint32_t block)
     return sf__block_table_buf(atomic_load_explicit(&t->blocks[block], memory_order_relaxed));
 }
 
-/* Whether what was seen there, and is pinned since, is there still. Then the pin counts, and the block was found. */
-static inline bool sf__block_table_found(sf_block_table *t, uint32_t block, const sf_buf *buf, sf_pins *mine)
+/* Whether what was seen there, and is pinned since, is there still. Then the pin counts, and the block was found; *counts: that is a hit to
+ * be counted. */
+static inline bool sf__block_table_still(sf_block_table *t, uint32_t block, const sf_buf *buf, bool *counts)
 {
     uintptr_t place = atomic_load(&t->blocks[block]);
     unsigned char used;
 
-    if (sf__block_table_buf(place) != buf)
-        return false;
-    if (place & SF_BLOCK_KEPT)
-        return true;
+    *counts = place == (uintptr_t)buf;
+    if (!*counts)
+        return sf__block_table_buf(place) == buf;
     used = atomic_load_explicit(&t->used[block], memory_order_relaxed);
     if (used < SF_BLOCK_MAX_CREDIT)
         atomic_store_explicit(&t->used[block], (unsigned char)(used + 1), memory_order_relaxed);
-    sf__striped_add(t->hits, mine->number, 1);
     return true;
+}
+
+static inline bool sf__block_table_found(sf_block_table *t, uint32_t block, const sf_buf *buf, sf_pins *mine)
+{
+    bool counts, still = sf__block_table_still(t, block, buf, &counts);
+
+    if (counts)
+        sf__striped_add(t->hits, mine->number, 1);
+    return still;
 }
 
 /* The block, which `pin`, one of `mine` and not set, keeps alive; or NULL: it is not there, or was just leaving. */

@@ -4,6 +4,7 @@
 #include "base/pin.h"
 #include "reader/get_call.h"
 #include "reader/reader.h"
+#include "snapshot/int_key.h"
 
 void sf_value_release(sf_value *value)
 {
@@ -94,6 +95,32 @@ static sf_status no_route(sf_value *out, sf_error *err)
     return SF_OK;
 }
 
+/* What routing and encoding say of an integer key where both are arithmetic alone, as nearly always; false: ask them, it is another key, or
+ * fails. The key as stored lies in `scratch`. */
+static inline bool place_int_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, uint8_t scratch[8],
+                                 sf_bytes *stored)
+{
+    if (!s->manifest || s->router.strategy != SF_SHARDING_HASH || s->manifest->key_encoding != SF_KEY_U64BE ||
+        key->context || !sf__key_is_int(key) || (key->type == SF_KEY_INT && key->i < 0))
+        return false;
+    *db_id = sf__router_shard_of(&s->router, sf__int_key_hash(key->u));
+    sf__key_store_be64(scratch, key->u);
+    *stored = (sf_bytes){scratch, 8};
+    return true;
+}
+
+/* The same of any key. */
+static inline sf_status place_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, uint8_t scratch[8],
+                                  sf_bytes *stored, sf_error *err)
+{
+    sf_status rc;
+
+    if (place_int_key(s, key, db_id, scratch, stored))
+        return SF_OK;
+    rc = sf_snapshot_route(s, key, db_id, err);
+    return rc == SF_OK ? sf_snapshot_encode_key(s, key, scratch, stored, err) : rc;
+}
+
 /* Fails for keys that cannot be routed; those that cannot be encoded fail in the operation. */
 static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_value *out, sf_error *err)
 {
@@ -117,36 +144,41 @@ static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_v
 
 /* Some of several keys that are asked for together, and those of them that are tried together. */
 struct together {
-    uint8_t scratch[TOGETHER][8]; /* for keys as stored */
+    uint8_t scratch[TOGETHER][8]; /* for keys as stored, of those that are tried */
     uint32_t db_ids[TOGETHER];
-    const sf_shard_try *by_key[TOGETHER]; /* NULL: the key is asked for by itself */
-    sf_shard_try tries[TOGETHER];
-    size_t count;                  /* of them */
+    uint32_t alone;                /* a bit a key: it is asked for by itself */
+    sf_shard_tries tries;          /* in the order of the keys */
     const sf_shard_vtable *vtable; /* of their shards */
 };
 
-static sf_status together_add(struct together *t, size_t i, const struct asking *q, size_t index, const sf_key *key,
-                              sf_value *value, sf_error *err)
+/* The shard that is tried together with those before it, or NULL. */
+static inline sf_shard *together_shard(struct together *t, sf_shard *shard)
 {
-    sf_shard_try *one = &t->tries[t->count];
-    sf_shard *shard;
-    sf_status rc = sf_snapshot_route(q->snap, key, &t->db_ids[i], err);
-
-    if (rc != SF_OK && rc != SF_NO_ROUTE)
-        return name_key(rc, index, q->total, err);
-    if (rc != SF_OK || sf_snapshot_encode_key(q->snap, key, t->scratch[i], &one->key, NULL) != SF_OK)
-        return SF_OK;
-    shard = q->snap->shards[t->db_ids[i]];
+    if (t->tries.count > 0 && shard && shard->vtable == t->vtable)
+        return shard;
     if (shard && shard->vtable->inner)
         shard = shard->vtable->inner(shard);
-    if (!shard || !shard->vtable->try_get_together || (t->count > 0 && shard->vtable != t->vtable))
-        return SF_OK;
+    if (!shard || !shard->vtable->try_get_together || (t->tries.count > 0 && shard->vtable != t->vtable))
+        return NULL;
     t->vtable = shard->vtable;
-    one->shard = shard;
-    one->value = value;
-    t->by_key[i] = one;
-    t->count++;
-    return SF_OK;
+    return shard;
+}
+
+static inline void together_add(struct together *t, size_t i, sf_snapshot *snap, const sf_key *key, sf_value *value)
+{
+    size_t n = t->tries.count;
+    sf_shard *shard = NULL;
+
+    if (place_key(snap, key, &t->db_ids[n], t->scratch[n], &t->tries.keys[n], NULL) == SF_OK)
+        shard = together_shard(t, snap->shards[t->db_ids[n]]);
+    if (!shard) {
+        t->alone |= UINT32_C(1) << i;
+        *value = (sf_value){0};
+        return;
+    }
+    t->tries.shards[n] = shard;
+    t->tries.values[n] = value;
+    t->tries.count++;
 }
 
 /* With a reference: there may be more values than a thread has pins. */
@@ -158,6 +190,28 @@ static sf_status ask_alone(struct asking *q, size_t index, const sf_key *key, sf
     return rc;
 }
 
+/* Those that memory did not answer. */
+static sf_status ask_rest(struct asking *q, const struct together *t, size_t first, const sf_key *keys, size_t count,
+                          sf_value *values, sf_status *statuses, sf_error *err)
+{
+    sf_status rc = SF_OK;
+
+    for (size_t i = 0, n = 0; i < count && rc == SF_OK; i++) {
+        bool alone = (t->alone >> i & 1) != 0;
+
+        if (alone)
+            rc = ask_alone(q, first + i, &keys[i], &values[i], err);
+        else if (t->tries.statuses[n] != SF_OK)
+            rc = ask_later(q, first + i, t->db_ids[n], t->tries.keys[n],
+                           t->tries.statuses[n] == SF_WOULD_BLOCK ? &t->tries.places[n] : NULL, err);
+        n += !alone;
+        if (statuses)
+            statuses[i] = rc;
+        rc = rc == SF_WOULD_BLOCK ? SF_OK : rc;
+    }
+    return rc;
+}
+
 /* At most TOGETHER keys, from `first` on, whose waits for memory overlap. `statuses` says which of them wait: SF_WOULD_BLOCK. After a
  * failure there are no values. Without room they may be views. */
 static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys, size_t count, sf_value *values,
@@ -166,26 +220,16 @@ static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys
     struct together t;
     sf_status rc = SF_OK;
 
-    t.count = 0;
+    t.alone = 0;
+    t.tries.count = t.tries.left = 0;
     for (size_t i = 0; i < count; i++)
-        values[i] = (sf_value){0};
-    for (size_t i = 0; i < count && rc == SF_OK; i++) {
-        t.by_key[i] = NULL;
-        if (count > 1)
-            rc = together_add(&t, i, q, first + i, &keys[i], &values[i], err);
-    }
-    if (rc == SF_OK && t.count > 0)
-        t.vtable->try_get_together(t.tries, t.count, room);
-    for (size_t i = 0; i < count && rc == SF_OK; i++) {
-        const sf_shard_try *one = t.by_key[i];
-
-        if (!one)
-            rc = ask_alone(q, first + i, &keys[i], &values[i], err);
-        else if (one->status != SF_OK)
-            rc = ask_later(q, first + i, t.db_ids[i], one->key, one->status == SF_WOULD_BLOCK ? &one->place : NULL, err);
-        statuses[i] = rc;
-        rc = rc == SF_WOULD_BLOCK ? SF_OK : rc;
-    }
+        together_add(&t, i, q->snap, &keys[i], &values[i]);
+    if (t.tries.count > 0)
+        t.vtable->try_get_together(&t.tries, room);
+    if (t.alone != 0 || t.tries.left > 0)
+        rc = ask_rest(q, &t, first, keys, count, values, statuses, err);
+    else if (statuses)
+        memset(statuses, 0, count * sizeof(*statuses)); /* SF_OK */
     if (rc != SF_OK)
         sf__values_release(values, count);
     return rc;
@@ -196,12 +240,12 @@ static sf_status ask_all(struct asking *q, const sf_key *keys, size_t count, sf_
                          sf_error *err)
 {
     sf_value_room room = {.alloc = q->snap->rt->alloc};
-    sf_status some[TOGETHER], rc = SF_OK;
+    sf_status rc = SF_OK;
 
     for (size_t i = 0, n; rc == SF_OK && i < count; i += n) {
         n = count - i < TOGETHER ? count - i : TOGETHER;
         room.keys = count - i;
-        rc = ask_together(q, i, &keys[i], n, &values[i], statuses ? &statuses[i] : some, &room, err);
+        rc = ask_together(q, i, &keys[i], n, &values[i], statuses ? &statuses[i] : NULL, &room, err);
         if (rc != SF_OK) {
             sf__values_release(values, i);
             memset(&values[i], 0, (count - i) * sizeof(*values));
@@ -442,15 +486,13 @@ struct glance {
 
 static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
 {
-    sf_status rc = sf_snapshot_route(s, key, &g->db_id, err);
+    sf_status rc = place_key(s, key, &g->db_id, g->scratch, &g->stored, err);
     sf_shard *shard;
 
     if (rc == SF_NO_ROUTE) {
         g->db_id = UINT32_MAX;
         return no_route(out, err);
     }
-    if (rc == SF_OK)
-        rc = sf_snapshot_encode_key(s, key, g->scratch, &g->stored, err);
     if (rc != SF_OK)
         return rc;
     shard = s->shards[g->db_id];

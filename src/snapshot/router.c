@@ -1,10 +1,8 @@
 #include "snapshot/router.h"
 
-#define XXH_INLINE_ALL /* with its length known, the hash of an integer is a handful of instructions */
-#include <xxhash.h>
-
 #include "base/error.h"
 #include "snapshot/cel_rule.h"
+#include "snapshot/int_key.h"
 #include "snapshot/snapshot_manifest.h"
 
 sf_status sf__router_init_hash(sf_router *r, uint32_t num_dbs, sf_error *err)
@@ -31,14 +29,6 @@ void sf__router_cleanup(sf_router *r)
     r->rule = NULL;
 }
 
-static uint64_t key_hash(const sf_key *key)
-{
-    uint8_t scratch[8];
-    sf_bytes b = sf__key_route_bytes(key, scratch);
-
-    return sf__key_is_int(key) ? XXH3_64bits(scratch, sizeof(scratch)) : XXH3_64bits(b.p, b.n);
-}
-
 sf_status sf__router_route(const sf_router *r, const sf_key *key, uint32_t *db_id, sf_error *err)
 {
     uint64_t hash;
@@ -48,7 +38,7 @@ sf_status sf__router_route(const sf_router *r, const sf_key *key, uint32_t *db_i
                        : sf_fail(err, SF_INVALID, "the CEL expression of this snapshot does not compile");
     if (key->context)
         return sf_fail(err, SF_INVALID_KEY, SF_NO_CONTEXT_WITH_HASH);
-    hash = key_hash(key);
-    *db_id = (uint32_t)(r->mask > 0 || r->num_dbs == 1 ? hash & r->mask : hash % r->num_dbs);
+    hash = sf__key_is_int(key) ? sf__int_key_hash(key->u) : XXH3_64bits(key->b.p, key->b.n);
+    *db_id = sf__router_shard_of(r, hash);
     return SF_OK;
 }

@@ -147,7 +147,8 @@ static sf_status search(const sf_slatedb_shard *s, sf_probe *p, sf_value *out, s
     return SF_OK;
 }
 
-static sf_status walk(const sf_slatedb_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
+static __attribute__((noinline)) sf_status walk(const sf_slatedb_shard *s, sf_bytes key, sf_value *out,
+                                                sf_shard_place *place, sf_error *err)
 {
     const sf_mem_row *mem = sf__memtable_get(s->view.memtable, key);
     sf_probe p;
@@ -159,71 +160,110 @@ static sf_status walk(const sf_slatedb_shard *s, sf_bytes key, sf_value *out, sf
     return sf__probe_next_sst(&p, &s->view) ? search(s, &p, out, place, err) : SF_OK;
 }
 
+/* A key whose only block is in memory, has a directory and can be pinned, as nearly all: false where anything is otherwise. */
+static inline bool pinned_get(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_bytes key, sf_value *out)
+{
+    sf_pins *mine = sf__pins_of_thread();
+    sf_pin *pin = mine ? sf__pins_for_value(mine) : NULL;
+    sf_buf *plain = pin ? sf__sst_block_pinned(sst, block, mine, pin) : NULL;
+    sf_block_row row;
+    bool found, done;
+
+    if (!plain)
+        return false;
+    done = plain->front > 0 &&
+           sf__block_dir_get(plain, key, sf__block_dir_seek(plain, key), s->view.max_seq, &found, &row, NULL) == SF_OK;
+    if (done && found && !(row.flags & (SF_ROW_MERGE | SF_ROW_TOMBSTONE))) {
+        *out = (sf_value){.found = true, .bytes = row.value, .owner = sf__owner_of_pin(pin)};
+        return true;
+    }
+    if (sf__pin_take_off(pin))
+        sf__buf_release(plain);
+    *out = (sf_value){0};
+    return done && !(found && (row.flags & SF_ROW_MERGE));
+}
+
 sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
     uint32_t block;
     const sf_sst *sst = sf__read_view_only_block(&s->view, key, &block);
-    struct at_hand h = {0};
-    bool done;
 
-    if (sst)
-        hold_pinned(&h, sst, block);
-    if (!h.plain)
-        return walk(s, key, out, place, err);
-    *out = (sf_value){0};
-    return block_get(s, sst, block, key, &h, &done, out, err);
+    return sst && pinned_get(s, sst, block, key, out) ? SF_OK : walk(s, key, out, place, err);
 }
 
 /* ------------------------------------------------------------------ together ------------------------------------- */
 
 /* One of several keys, whose steps are done side by side: each fetches into the processor's cache what the next one reads. */
 struct sought {
-    const sf_sst *sst; /* NULL: the key walks by itself */
-    sf_block_table *table;
+    sf_block_table *table; /* NULL: the key walks by itself */
     sf_buf *plain;
     uint32_t block, row;
 };
 
-static inline void seek_block(struct sought *k, const sf_shard_try *t)
+static inline void seek_block(struct sought *k, const sf_shard *shard, sf_bytes key)
 {
-    const sf_slatedb_shard *s = sf_container_of(t->shard, sf_slatedb_shard, base);
+    const sf_slatedb_shard *s = sf_container_of(shard, sf_slatedb_shard, base);
+    const sf_sst *sst = sf__read_view_only_block(&s->view, key, &k->block);
 
-    k->sst = sf__read_view_only_block(&s->view, t->key, &k->block);
-    if (!k->sst)
-        return;
-    k->table = atomic_load_explicit(&k->sst->table, memory_order_acquire);
+    k->table = sst ? atomic_load_explicit(&sst->table, memory_order_acquire) : NULL;
     if (k->table)
         __builtin_prefetch(&k->table->blocks[k->block]);
-    else
-        k->sst = NULL;
 }
 
-static inline void seek_pin(struct sought *k, sf_pin *pin)
+static inline void seek_buffer(struct sought *k)
 {
-    sf_buf *was;
+    k->plain = k->table ? sf__block_table_peek(k->table, k->block) : NULL;
+    if (k->plain)
+        sf__block_fetch(k->plain);
+}
 
-    k->plain = k->sst ? sf__block_table_peek(k->table, k->block) : NULL;
-    if (!k->plain)
-        return;
-    sf__block_fetch(k->plain);
-    was = sf__pin_move(pin, k->plain);
+static inline void seek_pin(const struct sought *k, sf_pin *pin)
+{
+    sf_buf *was = k->plain ? sf__pin_move(pin, k->plain) : NULL;
+
     if (was)
         sf__buf_release(was);
 }
 
-static inline void seek_row(struct sought *k, sf_bytes key, sf_pins *mine)
+/* Hits that are not counted yet. */
+struct tally {
+    sf_striped *of;
+    uint64_t hits;
+    unsigned thread;
+};
+
+static inline void tally_add(struct tally *t, sf_striped *of)
 {
-    if (k->plain && (!sf__block_table_found(k->table, k->block, k->plain, mine) || k->plain->front == 0))
-        k->plain = NULL;
-    if (k->plain)
-        k->row = sf__block_dir_seek(k->plain, key);
+    if (t->of != of && t->hits > 0) {
+        sf__striped_add(t->of, t->thread, t->hits);
+        t->hits = 0;
+    }
+    t->of = of;
+    t->hits++;
 }
 
-static void walk_alone(sf_shard_try *t)
+static inline void seek_row(struct sought *k, sf_bytes key, struct tally *tally)
 {
-    t->status = walk(sf_container_of(t->shard, sf_slatedb_shard, base), t->key, t->value, &t->place, NULL);
-    t->value->owner = sf__owner_counted(t->value->owner);
+    bool counts = false;
+
+    if (k->plain && (!sf__block_table_still(k->table, k->block, k->plain, &counts) || k->plain->front == 0))
+        k->plain = NULL;
+    if (counts)
+        tally_add(tally, k->table->hits);
+    if (!k->plain)
+        return;
+    k->row = sf__block_dir_seek(k->plain, key);
+    if (k->row < ((const sf_block_dir *)k->plain->data)->count)
+        sf__block_dir_fetch(k->plain, k->row);
+}
+
+static void walk_alone(sf_shard_tries *t, size_t i)
+{
+    t->statuses[i] =
+        walk(sf_container_of(t->shards[i], sf_slatedb_shard, base), t->keys[i], t->values[i], &t->places[i], NULL);
+    t->values[i]->owner = sf__owner_counted(t->values[i]->owner);
+    t->left += t->statuses[i] != SF_OK;
 }
 
 #define LINE_BYTES 64u     /* of the processor's cache */
@@ -239,44 +279,53 @@ static inline sf_value view_of(sf_bytes value)
     return (sf_value){.found = true, .bytes = value};
 }
 
-static inline void seek_end(const struct sought *k, sf_shard_try *t, sf_value_room *room)
+static inline void seek_end(const struct sought *k, sf_shard_tries *t, size_t i, sf_value_room *room)
 {
-    const sf_slatedb_shard *s = sf_container_of(t->shard, sf_slatedb_shard, base);
+    const sf_slatedb_shard *s = sf_container_of(t->shards[i], sf_slatedb_shard, base);
+    sf_value *out = t->values[i];
     sf_block_row row;
     bool found;
 
-    if (!k->plain || sf__block_dir_get(k->plain, t->key, k->row, s->view.max_seq, &found, &row, NULL) != SF_OK ||
+    if (!k->plain || sf__block_dir_get(k->plain, t->keys[i], k->row, s->view.max_seq, &found, &row, NULL) != SF_OK ||
         (found && (row.flags & SF_ROW_MERGE))) {
-        walk_alone(t);
+        walk_alone(t, i);
         return;
     }
-    t->status = SF_OK;
+    t->statuses[i] = SF_OK;
     if (!found || (row.flags & SF_ROW_TOMBSTONE))
-        *t->value = (sf_value){0};
+        *out = (sf_value){0};
     else if (!room)
-        *t->value = view_of(row.value);
-    else if (!sf__value_room_copy(room, row.value, t->value))
-        *t->value = (sf_value){.found = true, .bytes = row.value, .owner = sf__buf_acquire(k->plain)};
+        *out = view_of(row.value);
+    else if (!sf__value_room_copy(room, row.value, out))
+        *out = (sf_value){.found = true, .bytes = row.value, .owner = sf__buf_acquire(k->plain)};
 }
 
-void sf__slatedb_try_get_together(sf_shard_try *tries, size_t count, sf_value_room *room)
+void sf__slatedb_try_get_together(sf_shard_tries *t, sf_value_room *room)
 {
     struct sought keys[SF_SHARD_TRIES];
     sf_pins *mine = sf__pins_of_thread();
+    size_t count = t->count;
+    struct tally tally = {0};
 
+    t->left = 0;
     if (!mine) {
         for (size_t i = 0; i < count; i++)
-            walk_alone(&tries[i]);
+            walk_alone(t, i);
         return;
     }
+    tally.thread = mine->number;
     for (size_t i = 0; i < count; i++)
-        seek_block(&keys[i], &tries[i]);
+        seek_block(&keys[i], t->shards[i], t->keys[i]);
+    for (size_t i = 0; i < count; i++)
+        seek_buffer(&keys[i]);
     for (size_t i = 0; i < count; i++)
         seek_pin(&keys[i], &mine->pins[SF_PIN_TOGETHER + i]);
     for (size_t i = 0; i < count; i++)
-        seek_row(&keys[i], tries[i].key, mine);
+        seek_row(&keys[i], t->keys[i], &tally);
+    if (tally.hits > 0)
+        sf__striped_add(tally.of, tally.thread, tally.hits);
     for (size_t i = 0; i < count; i++)
-        seek_end(&keys[i], &tries[i], room);
+        seek_end(&keys[i], t, i, room);
 }
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */

@@ -21,7 +21,7 @@ void sf__slatedb_shard_free(sf_shard *s);
 
 /* get.c */
 sf_status sf__slatedb_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
-void sf__slatedb_try_get_together(sf_shard_try *tries, size_t count, sf_value_room *room);
+void sf__slatedb_try_get_together(sf_shard_tries *t, sf_value_room *room);
 void sf__slatedb_get_many(sf_shard *s, sf_shard_get_many *op);
 
 /* scan.c */

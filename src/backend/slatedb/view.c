@@ -44,6 +44,7 @@ static void find_only(sf_read_view *v)
             return;
     v->only = ssts;
     v->only_count = n;
+    v->only_sst = n == 1 ? sf__read_view_sst(v, ssts) : NULL;
 }
 
 sf_status sf__read_view_ssts(sf_read_view *v, const sf_store *store, const char *db_path, sf_disk_cache *disk,

@@ -13,8 +13,9 @@ typedef struct sf_read_view {
     sf_sst **sst_of_view;    /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
     const sf_sst_view *only; /* all SSTs, where they are one run, or one of L0, of one tree, and show all of their rows; */
     uint32_t only_count;     /* else 0 */
-    sf_memtable *memtable; /* NULL: no rows were replayed */
-    uint64_t max_seq;      /* rows above it are not there */
+    const sf_sst *only_sst; /* where that is one; else NULL */
+    sf_memtable *memtable;  /* NULL: no rows were replayed */
+    uint64_t max_seq;       /* rows above it are not there */
 } sf_read_view;
 
 /* Makes `ssts` and `sst_of_view` from the manifest; no SST is read. On failure the view can be cleaned up. */
@@ -53,22 +54,17 @@ typedef struct sf_probe {
 static inline const sf_sst *sf__read_view_only_block(const sf_read_view *v, sf_bytes key, uint32_t *block)
 {
     const sf_sst *sst;
-    sf_index_range r;
-    uint32_t i = 0;
+    uint32_t i;
 
-    if (v->only_count == 0 || v->memtable || key.n == 0)
+    if (v->memtable || key.n == 0 || v->only_count == 0)
         return NULL;
-    if (v->only_count > 1) {
-        i = sf__run_first_from(v->only, v->only_count, key);
-        if (i == v->only_count || (i + 1 < v->only_count && sf_bytes_cmp(v->only[i + 1].info.first_key, key) <= 0))
-            return NULL; /* in none, or perhaps in two */
-    }
+    if (v->only_sst)
+        return sf__index_only_block(&v->only_sst->index, key, block) ? v->only_sst : NULL;
+    i = sf__run_first_from(v->only, v->only_count, key);
+    if (i == v->only_count || (i + 1 < v->only_count && sf_bytes_cmp(v->only[i + 1].info.first_key, key) <= 0))
+        return NULL; /* in none, or perhaps in two */
     sst = sf__read_view_sst(v, &v->only[i]);
-    r = sf__index_candidates(&sst->index, key);
-    if (r.first != r.last)
-        return NULL;
-    *block = r.first;
-    return sst;
+    return sf__index_only_block(&sst->index, key, block) ? sst : NULL;
 }
 
 void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key);

@@ -298,6 +298,71 @@ static void test_a_directory_tells_zeroes_from_an_end(void **state)
     }
 }
 
+/* Integer keys of 8 and 4 bytes, at all distances: what a directory knows of them lies in a word. Beside each lie keys that are not there, one
+ * byte shorter or longer among them, and versions that may not be seen. */
+static void test_a_directory_of_integers(void **state)
+{
+    static const struct {
+        uint64_t first, step;
+        size_t width;
+    } cases[] = {
+        {0, 2, 8},
+        {250, 3, 8},
+        {UINT64_C(0x0102030405fffff0), 17, 8},
+        {65530, 2, 4},
+        {7, 300, 8},
+        {1, UINT64_C(0x0100000000000003), 8},
+        {UINT64_MAX - 2, 1, 8},
+        {0, 1, 4},
+        {5, UINT64_C(0x10001), 8},
+    };
+    static const size_t counts[] = {1, 2, 7, 8, 9, 64, 65, 120};
+    static uint8_t keys[120][8];
+    static struct test_row rows[120];
+
+    (void)state;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]) * sizeof(counts) / sizeof(counts[0]); c++) {
+        uint64_t first = cases[c / 8].first, step = cases[c / 8].step;
+        size_t width = cases[c / 8].width, count = 0;
+        struct out o = {0};
+
+        for (; count < counts[c % 8] && (count == 0 || first + count * step > first + (count - 1) * step) &&
+               (UINT64_MAX - first) / step >= count;
+             count++) {
+            sf_store_be(keys[count], width, first + count * step);
+            rows[count] = (struct test_row){.key = keys[count],
+                                            .key_len = width,
+                                            .seq = count % 5 == 4 ? 200 : 100,
+                                            .value = keys[count],
+                                            .value_len = (uint32_t)(count % 9)};
+        }
+        build_block(&o, rows, count, 1 + c % 2, 16);
+        directory_make(out_bytes(&o), 1 + c % 2, "integers");
+        assert_true(with_dir->front > 0);
+        for (size_t i = 0; i < 5 * count; i++) {
+            uint8_t key[9] = {0};
+            uint64_t v = first + i / 5 * step + (i % 5 == 1) - (i % 5 == 2);
+            size_t n = width + (i % 5 == 3) - (i % 5 == 4), at = count;
+            bool found;
+            sf_block_row row;
+            sf_error err;
+
+            sf_store_be(key, width, v);
+            for (size_t k = 0; k < count; k++)
+                if (n == width && memcmp(keys[k], key, width) == 0 && rows[k].seq <= 150)
+                    at = k;
+            if (sf__block_dir_get(with_dir, sf_bytes_of(key, n), sf__block_dir_seek(with_dir, sf_bytes_of(key, n)), 150,
+                                  &found, &row, &err) != SF_OK)
+                fail_msg("%s", err.message);
+            assert_int_equal(found, at < count);
+            assert_true(!found || (row.value.n == rows[at].value_len && row.seq == 100 &&
+                                   memcmp(row.value.p, keys[at], row.value.n) == 0));
+        }
+        sf__buf_release(with_dir);
+        out_free(&o);
+    }
+}
+
 /* A WAL block: rows in the order they were written. */
 static void test_unsorted_rows_are_walked(void **state)
 {
@@ -539,6 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks_agree_with_their_rows),
         cmocka_unit_test(test_a_directory_tells_zeroes_from_an_end),
+        cmocka_unit_test(test_a_directory_of_integers),
         cmocka_unit_test(test_unsorted_rows_are_walked),
         cmocka_unit_test(test_large_blocks),
         cmocka_unit_test(test_malformed_blocks),

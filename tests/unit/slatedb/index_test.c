@@ -57,7 +57,7 @@ static void bounds_make(struct bounds *b, size_t count, size_t prefix, size_t ta
 /* Against a linear search. */
 static void check_key(const sf_index *idx, sf_bytes key, const char *name)
 {
-    uint32_t lower = 0, upper = 0;
+    uint32_t lower = 0, upper = 0, only;
     sf_index_range got;
 
     while (lower < idx->count && sf_bytes_cmp(sf__index_block_bound(idx, lower), key) < 0)
@@ -74,6 +74,10 @@ static void check_key(const sf_index *idx, sf_bytes key, const char *name)
         assert_int_equal(got.first, lower > 0 ? lower - 1 : 0);
         assert_int_equal(got.last, upper - 1);
     }
+    if (key.n > 0 && sf__index_only_block(idx, key, &only))
+        assert_true(got.first == got.last && got.first == only);
+    else if (key.n > 0)
+        assert_int_not_equal(got.first, got.last);
 }
 
 static void test_search(void **state)

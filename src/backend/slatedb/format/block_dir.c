@@ -1,5 +1,7 @@
 #include "backend/slatedb/format/block_dir.h"
 
+#include <assert.h>
+
 #include "backend/slatedb/format/block.h"
 #include "backend/slatedb/format/block_row.h"
 #include "backend/slatedb/format/compress.h" /* SF_TRANSFORMER_HINT */
@@ -9,7 +11,12 @@
 #define KEY_BYTES (MAX_PREFIX_BYTES + MAX_HEAD_BYTES) /* what matters here of a key */
 #define MAX_SAME_HEADS 16u                            /* rows that a look-up compares, at most */
 #define MAX_ROW_AREA UINT16_MAX
-#define FETCHED_ROW_BYTES 256u
+#define ROW_MIN_BYTES 12u
+
+static_assert(sizeof(sf_block_dir) + MAX_PREFIX_BYTES +
+                      (MAX_ROW_AREA / ROW_MIN_BYTES + SF_BLOCK_DIR_LANES) * MAX_HEAD_BYTES <=
+                  UINT16_MAX,
+              "offsets_at holds it");
 
 /* ------------------------------------------------------------------ making it ------------------------------------ */
 
@@ -64,6 +71,7 @@ static bool walk_on(struct row_walk *w)
 struct survey {
     size_t count, prefix_len, longest, most_shared;
     unsigned head_bytes;
+    uint64_t prefix; /* as a directory has it */
 };
 
 static bool survey_take(struct survey *s, const sf_block *b)
@@ -83,7 +91,10 @@ static bool survey_take(struct survey *s, const sf_block *b)
         s->count++;
     }
     s->head_bytes = s->longest <= s->prefix_len + 2 ? 2 : s->longest <= s->prefix_len + 4 ? 4 : MAX_HEAD_BYTES;
-    return w.left.n == 0 && s->count <= UINT16_MAX && s->most_shared <= s->prefix_len + s->head_bytes;
+    if (s->longest <= 8) /* so that both lie in a word */
+        s->prefix_len = at_most(s->prefix_len, 8 - s->head_bytes);
+    s->prefix = s->count > 0 ? sf_bytes_head((sf_bytes){w.first, s->prefix_len}, 0) : 0;
+    return w.left.n == 0 && s->count <= MAX_ROW_AREA / ROW_MIN_BYTES && s->most_shared <= s->prefix_len + s->head_bytes;
 }
 
 /* The first `n` bytes of s from `skip` on as a number. */
@@ -97,19 +108,9 @@ static size_t fill_to(size_t n, size_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
-static uint8_t *heads_of(const sf_block_dir *d)
-{
-    return (uint8_t *)(d + 1) + fill_to(sizeof(*d) + d->prefix_len, 8) - sizeof(*d);
-}
-
-static uint16_t *offsets_of(const sf_block_dir *d)
-{
-    return (uint16_t *)(heads_of(d) + (size_t)d->head_bytes * d->count);
-}
-
 static inline uint64_t head_at(const uint8_t *heads, unsigned head_bytes, size_t i)
 {
-    return head_bytes == 2   ? ((const uint16_t *)heads)[i]
+    return head_bytes == 2   ? (uint16_t)((const uint16_t *)heads)[i] ^ 0x8000u
            : head_bytes == 4 ? ((const uint32_t *)heads)[i]
                              : ((const uint64_t *)heads)[i];
 }
@@ -117,39 +118,64 @@ static inline uint64_t head_at(const uint8_t *heads, unsigned head_bytes, size_t
 static void head_put(uint8_t *heads, unsigned head_bytes, size_t i, uint64_t head)
 {
     if (head_bytes == 2)
-        ((uint16_t *)heads)[i] = (uint16_t)head;
+        ((int16_t *)heads)[i] = sf__block_dir_signed(head);
     else if (head_bytes == 4)
         ((uint32_t *)heads)[i] = (uint32_t)head;
     else
         ((uint64_t *)heads)[i] = head;
 }
 
-static size_t dir_bytes(const struct survey *s)
+static size_t dir_bytes(const sf_block_dir *d)
 {
-    return fill_to(fill_to(sizeof(sf_block_dir) + s->prefix_len, 8) + s->count * s->head_bytes + (s->count + 1) * 2, 8);
+    return fill_to(d->offsets_at + (d->count + 1u) * sizeof(uint16_t), 8);
 }
 
-/* False: keys are out of order, or too many have the same head. */
-static bool dir_fill(sf_block_dir *d, const struct survey *s, const sf_block *b)
+/* What stands before the prefix's rest and the heads. */
+static sf_block_dir dir_of(const struct survey *s, const sf_block *b)
 {
+    bool in_word = s->prefix_len + s->head_bytes <= 8;
+    sf_block_dir d = {
+        .count = (uint16_t)s->count,
+        .prefix_len = (uint8_t)s->prefix_len,
+        .head_bytes = (uint8_t)s->head_bytes,
+        .head_shift = in_word ? (uint8_t)(64 - 8 * (s->prefix_len + s->head_bytes)) : 0,
+        .version = b->version == 1 ? 1 : 2,
+        .in_word = in_word,
+        .whole = s->longest <= s->prefix_len + s->head_bytes,
+        .quick = in_word && s->head_bytes == 2 && s->count <= SF_BLOCK_DIR_ALL,
+        .prefix = s->prefix,
+    };
+
+    d.offsets_at = (uint16_t)(sf__block_dir_heads_at(&d) +
+                              fill_to(s->count, s->head_bytes == 2 ? SF_BLOCK_DIR_LANES : 1) * s->head_bytes);
+    return d;
+}
+
+/* *d is set. False: keys are out of order, or too many have the same head. */
+static bool dir_fill(sf_block_dir *d, const sf_block *b)
+{
+    uint8_t *heads = (uint8_t *)d + sf__block_dir_heads_at(d);
+    uint16_t *offsets = (uint16_t *)((uint8_t *)d + d->offsets_at);
     unsigned same = 0;
     uint64_t before = 0;
     struct row_walk w;
 
-    *d = (sf_block_dir){(uint16_t)s->count, (uint16_t)s->prefix_len, (uint8_t)s->head_bytes, b->version};
     walk_begin(&w, b);
-    for (size_t i = 0; i < s->count && walk_on(&w); i++) {
-        uint64_t head = head_of((sf_bytes){w.key, at_most(w.key_len, KEY_BYTES)}, s->prefix_len, s->head_bytes);
+    for (size_t i = 0; i < d->count && walk_on(&w); i++) {
+        uint64_t head = head_of((sf_bytes){w.key, at_most(w.key_len, KEY_BYTES)}, d->prefix_len, d->head_bytes);
 
         same = i > 0 && head == before ? same + 1 : 1;
         if (head < before || same > MAX_SAME_HEADS)
             return false;
-        head_put(heads_of(d), s->head_bytes, i, head);
-        offsets_of(d)[i] = (uint16_t)w.off;
+        head_put(heads, d->head_bytes, i, head);
+        offsets[i] = (uint16_t)w.off;
         before = head;
     }
-    offsets_of(d)[s->count] = (uint16_t)b->rows.n;
-    memcpy(d + 1, w.key, s->prefix_len);
+    for (size_t i = d->count; heads + i * d->head_bytes < (uint8_t *)offsets; i++)
+        head_put(heads, d->head_bytes, i, UINT16_MAX);
+    offsets[d->count] = (uint16_t)b->rows.n;
+    if (d->prefix_len > 8)
+        memcpy(d + 1, w.key + 8, d->prefix_len - 8);
     return true;
 }
 
@@ -159,6 +185,7 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
     sf_bytes content = sf__buf_bytes(plain);
     sf_buf *b = NULL;
     struct survey s;
+    sf_block_dir d;
     sf_block block;
     size_t front;
     sf_status rc = sf__block_init(&block, content, version, err);
@@ -166,7 +193,8 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
     if (rc != SF_OK)
         return rc;
     if (block.rows.n <= MAX_ROW_AREA && survey_take(&s, &block)) {
-        front = dir_bytes(&s);
+        d = dir_of(&s, &block);
+        front = dir_bytes(&d);
         if (room && front > room->left) {
             room->wanted = front;
             return sf_fail(err, SF_WOULD_BLOCK, "a directory of %zu bytes does not fit into %llu", front,
@@ -178,7 +206,8 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
             return sf_fail(err, SF_NOMEM, "directory of a block");
         b->n = content.n;
         b->front = (uint32_t)front;
-        if (dir_fill((sf_block_dir *)b->data, &s, &block)) {
+        memcpy(b->data, &d, sizeof(d));
+        if (dir_fill((sf_block_dir *)b->data, &block)) {
             memcpy(b->data + front, content.p, content.n);
             if (room)
                 room->left -= front;
@@ -224,40 +253,37 @@ static inline sf_bytes not_null(sf_bytes key)
     return key.p ? key : (sf_bytes){(const uint8_t *)"", 0}; /* the empty key: NULL + 0 is undefined */
 }
 
-/* Rows have tens or hundreds of bytes; how many is known only when their first ones are there. */
-static inline void row_fetch(const uint8_t *content, const uint16_t *offsets, size_t i)
+/* Whether the key, which has the prefix's length or more, begins with it. */
+static bool has_prefix(const sf_block_dir *d, sf_bytes key)
 {
-    size_t n = at_most((size_t)(offsets[i + 1] - offsets[i]), FETCHED_ROW_BYTES);
+    uint64_t other = sf_bytes_head(key, 0) ^ d->prefix;
 
-    for (size_t k = 0; k < n; k += 64)
-        __builtin_prefetch(content + offsets[i] + k);
-    __builtin_prefetch(content + offsets[i] + n - 1);
+    if (d->prefix_len < 8)
+        return d->prefix_len == 0 || other >> (64 - 8 * d->prefix_len) == 0;
+    return other == 0 && sf_bytes_same((const uint8_t *)(d + 1), key.p + 8, d->prefix_len - 8u);
 }
 
-uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
+uint32_t sf__block_dir_search(const sf_buf *plain, sf_bytes key)
 {
     const sf_block_dir *d = (const sf_block_dir *)plain->data;
-    const uint8_t *heads = heads_of(d);
+    const uint8_t *heads = (const uint8_t *)d + sf__block_dir_heads_at(d);
     uint64_t head;
     size_t i;
 
     key = not_null(key);
-    if (key.n < d->prefix_len || !sf_bytes_same((const uint8_t *)(d + 1), key.p, d->prefix_len))
+    if (key.n < d->prefix_len || !has_prefix(d, key))
         return d->count;
     head = head_of(key, d->prefix_len, d->head_bytes);
     i = find_head(d, heads, head);
-    if (i == d->count || head_at(heads, d->head_bytes, i) != head)
-        return d->count;
-    row_fetch(plain->data + plain->front, offsets_of(d), i);
-    return (uint32_t)i;
+    return i < d->count && head_at(heads, d->head_bytes, i) == head ? (uint32_t)i : d->count;
 }
 
-sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found,
-                            sf_block_row *row, sf_error *err)
+sf_status sf__block_dir_walk(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found,
+                             sf_block_row *row, sf_error *err)
 {
     const sf_block_dir *d = (const sf_block_dir *)plain->data;
-    const uint8_t *heads = heads_of(d), *content = plain->data + plain->front;
-    const uint16_t *offsets = offsets_of(d);
+    const uint8_t *heads = (const uint8_t *)d + sf__block_dir_heads_at(d), *content = plain->data + plain->front;
+    const uint16_t *offsets = sf__block_dir_offsets(d);
 
     key = not_null(key);
     *found = false;

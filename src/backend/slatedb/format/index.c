@@ -102,7 +102,16 @@ static void marks_fill(sf_index *idx)
         marks[part] = idx->count;
 }
 
-/* Sorted bounds share what the first and the last share. */
+/* Whether the first 8 bytes tell bounds from one another, from `from` on. */
+static bool first_bytes_differ(const sf_index *idx, uint32_t from)
+{
+    for (uint32_t i = from + 1; i < idx->count; i++)
+        if (sf_bytes_head(sf__index_block_bound(idx, i - 1), 0) == sf_bytes_head(sf__index_block_bound(idx, i), 0))
+            return false;
+    return true;
+}
+
+/* Sorted bounds share what the first and the last share. It is left out of heads unless they do without that, as those of integers do. */
 static void heads_fill(sf_index *idx)
 {
     uint64_t *heads = sf__index_heads(idx);
@@ -111,7 +120,7 @@ static void heads_fill(sf_index *idx)
     while (e < idx->count && sf__index_block_bound(idx, e).n == 0)
         e++;
     idx->leading_empty = e;
-    if (e < idx->count)
+    if (e < idx->count && !first_bytes_differ(idx, e))
         idx->shared_len =
             (uint32_t)shared_prefix(sf__index_block_bound(idx, e), sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
@@ -178,7 +187,7 @@ static inline const uint64_t *lower_bound(const uint64_t *heads, uint32_t n, uin
     while (n > 1) {
         uint32_t half = n / 2;
 
-        heads += heads[half - 1] < head ? half : 0;
+        heads += half & -(uint32_t)(heads[half - 1] < head); /* of a choice a compiler may make a branch */
         n -= half;
     }
     return heads + (*heads < head);
@@ -187,7 +196,7 @@ static inline const uint64_t *lower_bound(const uint64_t *heads, uint32_t n, uin
 /* First of the heads, from the first bound that is not empty on, that is >= head. There is such a bound. */
 static inline uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
 {
-    const uint64_t *all = sf__index_heads(idx), *heads = all;
+    const uint64_t *heads = sf__index_heads(idx);
     const uint32_t *marks = sf__index_marks(idx);
     uint32_t e = idx->leading_empty, part, from, n;
 
@@ -200,13 +209,12 @@ static inline uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
     n = marks[part + 1] - from;
     if (n > FEW || idx->count - e < FEW)
         return (uint32_t)(lower_bound(heads + from, n > 0 ? n : 1, head) - heads);
-    heads += from < idx->count - FEW
-                 ? from
-                 : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
-#pragma GCC unroll 3
-    for (uint32_t half = FEW / 2; half > 0; half /= 2)
-        heads += heads[half - 1] < head ? half : 0;
-    return (uint32_t)(heads - all) + (*heads < head);
+    from = from < idx->count - FEW ? from
+                                   : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
+    heads += from;
+    for (uint32_t i = 0; i < FEW; i++)
+        from += heads[i] < head;
+    return from;
 }
 
 static int bound_cmp(const sf_index *idx, uint32_t i, sf_bytes key)
@@ -243,8 +251,9 @@ static inline void search(const sf_index *idx, sf_bytes key, uint32_t *lower, ui
         *upper = e;
         return;
     }
-    if (key.n < idx->shared_len ||
-        !sf_bytes_same(key.p, sf__index_keys(idx), idx->shared_len)) { /* the first bound that is not empty lies at keys */
+    if (idx->shared_len > 0 && (key.n < idx->shared_len ||
+                                !sf_bytes_same(key.p, sf__index_keys(idx),
+                                               idx->shared_len))) { /* the first bound that is not empty lies at keys */
         *lower = *upper = sf_bytes_cmp(key, sf_bytes_of(sf__index_keys(idx), idx->shared_len)) > 0 ? idx->count : e;
         return;
     }
@@ -283,4 +292,28 @@ sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key)
     if (upper == 0)
         return (sf_index_range){1, 0};
     return (sf_index_range){lower > 0 ? lower - 1 : 0, upper - 1};
+}
+
+/* Apart, so that nothing is saved on the stack for it. */
+static __attribute__((noinline)) bool is_only_candidate(const sf_index *idx, sf_bytes key, uint32_t *block)
+{
+    sf_index_range r = sf__index_candidates(idx, key);
+
+    *block = r.first;
+    return r.first == r.last;
+}
+
+bool sf__index_only_block(const sf_index *idx, sf_bytes key, uint32_t *block)
+{
+    uint32_t above;
+    uint64_t head;
+
+    if (idx->shared_len > 0 || key.n < sizeof(head) || idx->leading_empty == idx->count)
+        return is_only_candidate(idx, key, block);
+    head = sf_load_be(key.p, sizeof(head));
+    above = heads_lower_bound(idx, head);
+    if (above == 0 || (above < idx->count && sf__index_heads(idx)[above] == head))
+        return is_only_candidate(idx, key, block);
+    *block = above - 1;
+    return true;
 }

@@ -1,7 +1,7 @@
 /* The decoded index of one SST: where each data block lies, and a lower bound of its keys
  * (docs/formats/slatedb.md 5.4). Immutable after decoding; any thread. Owns its memory: the stored bytes may go.
  *
- * Search works on `heads`: the 8 bytes after the prefix that all bounds share, as numbers in one dense array, of which `marks` tell
+ * Search works on `heads`: 8 bytes of the bounds, the first ones or those after the prefix that all share, as numbers in one dense array, of which `marks` tell
  * the part to look at: most keys are integers or hashes, spread evenly, and then that is a few of them. Whole keys are compared only
  * among equal heads. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_INDEX_H
@@ -10,9 +10,9 @@
 #include "backend/slatedb/format/compress.h"
 
 typedef struct sf_index {
-    uint32_t count;          /* blocks; 0 in an SST without rows */
-    uint32_t leading_empty;  /* bounds 0 .. leading_empty-1 are empty */
-    uint32_t shared_len;     /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with */
+    uint32_t count;         /* blocks; 0 in an SST without rows */
+    uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
+    uint32_t shared_len; /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with; 0: their first 8 bytes differ, too */
     uint64_t parts_per_head; /* 2^64ths of a part (`marks`) */
     uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos`, `marks` and the keys lie behind them */
 } sf_index;
@@ -84,5 +84,7 @@ uint32_t sf__index_upper_bound(const sf_index *idx, sf_bytes key);
 
 /* The blocks that may hold `key`, newest version first; nearly always one. */
 sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key);
+/* The only one, as it nearly always is, for a key that is not empty; false: there are none or several. */
+bool sf__index_only_block(const sf_index *idx, sf_bytes key, uint32_t *block);
 
 #endif
