@@ -24,7 +24,7 @@ typedef struct sf_scan sf_scan;
 /* Results, after done; of another kind of call: nothing. The error of a multi-key look-up is its first failure. */
 SF_API sf_value *sf_call_values(sf_call *call, size_t *count);         /* get, multi_get, ask: aligned with the keys; the call's */
 SF_API const sf_status *sf_call_statuses(const sf_call *call);         /* per key, same count */
-SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one per failed shard */
+SF_API const sf_error *sf_call_shard_errors(const sf_call *call, size_t *count); /* one per failed shard; before them, one per shard with keys that have no stored form */
 SF_API sf_reader *sf_call_take_reader(sf_call *call);                  /* open; the caller's from now on */
 SF_API sf_snapshot *sf_call_take_snapshot(sf_call *call);              /* shard open; the caller's from now on */
 SF_API bool sf_call_changed(const sf_call *call);                      /* refresh */

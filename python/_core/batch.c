@@ -719,11 +719,22 @@ static PyObject *shard_exception(native_state *st, struct key_batch *b, sf_call 
     return exception_of(st, e);
 }
 
+/* Its shard's failure is told already: one of keys without a stored form comes before one of reading the others. */
+static bool is_told(const sf_error *errors, size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (errors[k].db_id == errors[i].db_id)
+            return true;
+    return false;
+}
+
 static PyObject *raise_all(struct operation *op, sf_call *call, const sf_error *errors, size_t count)
 {
     PyObject *list = PyList_New(0), *one;
 
     for (size_t i = 0; list && i < count; i++) {
+        if (is_told(errors, i))
+            continue;
         one = shard_exception(op->st, op->extra, call, &errors[i]);
         if (!one || PyList_Append(list, one) < 0)
             Py_CLEAR(list);

@@ -310,6 +310,13 @@ async def test_a_damaged_block_fails_only_its_keys(copy: Path) -> None:
         with pytest.raises(ExceptionGroup) as group:
             await reader.multi_get(list(ROWS))
         assert [type(error) for error in group.value.exceptions] == [DbAdapterError]
+        # a key without a stored form in the same shard: each key has its own failure, the group one of the shard
+        bad = next(n for n in range(-1, -1000, -1) if reader.route_key(n) == 0)
+        mixed = await reader.multi_get([*failed, bad], on_error="return")
+        assert {type(error) for error in mixed.values()} == {DbAdapterError, type(mixed[bad])} and not isinstance(mixed[bad], DbAdapterError)
+        with pytest.raises(ExceptionGroup) as group:
+            await reader.multi_get([*ROWS, bad])
+        assert [str(error) for error in group.value.exceptions] == [str(mixed[bad])]
         with pytest.raises(DbAdapterError):
             await reader.get(next(iter(failed)))
         await settled(reader)
