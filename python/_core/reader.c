@@ -249,7 +249,7 @@ static PyObject *reader_snapshot(PyObject *self, PyObject *args)
         raise_error(o->st, &err);
         return NULL;
     }
-    if (!known || known->s != s)
+    if (!known || NATIVE_LOAD(known->s) != s)
         return snapshot_to_python(o->st, s);
     sf_snapshot_give_back(s);
     return Py_NewRef(known);

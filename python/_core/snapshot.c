@@ -526,7 +526,7 @@ static PyObject *snapshot_close(PyObject *self, PyObject *unused)
     sf_snapshot *s = o->s;
 
     (void)unused;
-    o->s = NULL;
+    NATIVE_STORE(o->s, NULL);
     sf_snapshot_give_back(s);
     Py_RETURN_NONE;
 }
