@@ -19,6 +19,7 @@ EX_TEMPFAIL = 75
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("shardyfusion").setLevel(logging.WARNING)  # its events say it in fields, which this format leaves out
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # nothing half-published is left to see
     config = HashShardedWriteConfig(
