@@ -204,7 +204,8 @@ static void disk_leave(sf_fetch *fetch)
  * more. */
 static void waiter_leave(struct flight *fl, sf_fetch *fetch)
 {
-    fl->early = fl->early == fetch ? NULL : fl->early;
+    if (fl->early == fetch) /* of another it is read by the worker, perhaps just now */
+        fl->early = NULL;
     waiter_detach(fl, fetch);
     if (!fl->first && fl->state != FLIGHT_DELIVERING)
         flight_enter(fl, FLIGHT_ABANDONED);

@@ -110,7 +110,9 @@ static void *take(void *ctx, void *p, size_t n)
     }
     sf_mutex_lock(&m->lock);
     m->used_bytes -= bytes_of(size);
+    many = surplus(m); /* others may have ended meanwhile: of all that is in use this may have been the last */
     sf_mutex_unlock(&m->lock);
+    pieces_free(m, many);
     return NULL;
 }
 

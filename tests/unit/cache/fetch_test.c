@@ -541,6 +541,35 @@ static void brief_reads_are_shared(void **state)
     }
 }
 
+static struct reading *leaving;
+
+static void leave_on_task(sf_task *task)
+{
+    (void)task;
+    sf__fetch_cancel(&leaving->fetch);
+}
+
+/* One who leaves while a worker decodes for another one: the thread sanitizer sees that they touch nothing together. */
+static void brief_reads_are_left_while_they_are_decoded(void **state)
+{
+    static const sf_status right[] = {SF_OK};
+    sf_task task = {.run = leave_on_task};
+    struct world w;
+
+    begin(&w, 10, 1 << 20);
+    brief_begin(&w, 0, right, SF_NO_DEADLINE);
+    brief_begin(&w, 1, NULL, SF_NO_DEADLINE);
+    leaving = &w.readings[1];
+    sf__loop_post(w.loop, &task); /* nobody waits for it */
+    arrive(&w, 0);
+    arrival_ends(&w, 0);
+    assert_decoded(&w, 0, SF_OK);
+    assert_decoded(&w, 1, SF_CANCELLED);
+    assert_int_equal(decoding.count, 1);
+    assert_int_equal(w.store.cancelled, 0);
+    end(&w);
+}
+
 #define PIECES 64u
 #define PIECE_BYTES (UINT64_C(64) << 10)
 
@@ -1070,6 +1099,7 @@ int main(void)
         cmocka_unit_test(brief_reads_are_decoded_where_they_arrive),
         cmocka_unit_test(brief_reads_end_when_they_are_decoded),
         cmocka_unit_test(brief_reads_are_shared),
+        cmocka_unit_test(brief_reads_are_left_while_they_are_decoded),
         cmocka_unit_test(many_pieces_are_not_unpacked_anew_for_each),
         cmocka_unit_test(who_shares_bytes_is_told),
         cmocka_unit_test(waiting_to_unpack_ends_as_other_waiting),

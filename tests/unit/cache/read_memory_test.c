@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -111,12 +112,50 @@ static void without_memory_there_is_none(void **state)
     end(&w);
 }
 
+/* A heap that is empty, and has what a buffer had in use end before it says so, as another thread may. */
+struct late_heap {
+    sf_allocator alloc;
+    sf_buf *ends; /* NULL: there is memory */
+};
+
+static void *late_realloc(void *ctx, void *p, size_t n)
+{
+    struct late_heap *h = ctx;
+
+    if (!h->ends)
+        return realloc(p, n);
+    sf__buf_release(h->ends);
+    h->ends = NULL;
+    return NULL;
+}
+
+static void late_free(void *ctx, void *p)
+{
+    free(p);
+}
+
+static void nothing_stays_behind_a_failure(void **state)
+{
+    struct late_heap heap = {.alloc = {sizeof(sf_allocator), late_realloc, late_free, &heap}};
+    struct world w;
+
+    sf__budget_init(&w.budget, NULL, 1, 1 << 20);
+    sf__read_memory_init(&w.memory, &w.budget, &heap.alloc);
+    heap.ends = take(&w, 600 * KIB);
+    assert_null(sf__buf_new(&w.memory.allocator, 100 * KIB));
+    assert_null(heap.ends);
+    assert_int_equal(w.memory.idle_bytes, 0);
+    assert_int_equal(atomic_load(&w.budget.bytes_held), 0);
+    sf__read_memory_cleanup(&w.memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_used_again),
         cmocka_unit_test(little_lies_idle),
         cmocka_unit_test(without_memory_there_is_none),
+        cmocka_unit_test(nothing_stays_behind_a_failure),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
