@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from itertools import chain, islice
 from operator import index
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypedDict, TypeVar
 
@@ -58,6 +60,30 @@ TURN_ROWS = 64
 """After so many rows somebody looks whether the event loop must run."""
 
 
+HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+class Alone(Iterator[T]):
+    """An iterator that one thread after the other is in. Without the GIL, CPython 3.13 crashes when two are in a generator at once."""
+
+    def __init__(self, of: Iterator[T]) -> None:
+        self._of: Any = of
+        self._lock = RLock()  # a generator says itself that its own thread is in it already
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._of)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Of a generator."""
+        with self._lock:
+            self._of.close()
+
+
+def alone(of: Iterator[T]) -> Iterator[T]:
+    return of if HAS_GIL else Alone(of)
+
+
 class RowSource(Protocol):
     """Stored rows, some at a time; none means the end. What the engine's scans are."""
 
@@ -82,13 +108,13 @@ class SyncScan(NotCopied, ArrowRows, Iterator[Row]):
         self._timeout = timeout
         self._read = read or _read_now
         self._ended = ended
-        self._rows = _rows_of(scan, timeout, step, self._read, ended)
+        self._rows: Any = alone(_rows_of(scan, timeout, step, self._read, ended))
 
     def __iter__(self) -> Iterator[Row]:
-        return self._rows
+        return self._rows  # type: ignore[no-any-return]
 
     def __next__(self) -> Row:
-        return next(self._rows)
+        return next(self._rows)  # type: ignore[no-any-return]
 
     def next_batch(self, keys: str, max_rows: int) -> ArrowBatch | None:
         """The next rows as Arrow data; None at the end."""
@@ -128,10 +154,10 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
         take_token: Callable[[], object] | None = None,
         /,
     ) -> None:
-        self._scans = scans
+        self._scans = alone(scans)
         self._scan: SyncScan | None = None  # whose Arrow data is taken
         self._left = sys.maxsize if limit is None else limit
-        self._rows: Iterator[tuple[bytes, bytes]] = islice(chain.from_iterable(scans), limit)
+        self._rows: Iterator[tuple[bytes, bytes]] = alone(islice(chain.from_iterable(self._scans), limit))
         self._singly = False
         self._decode = decode
         self._keys = arrow_keys

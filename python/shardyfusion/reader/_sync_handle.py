@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
 from shardyfusion.reader._handle import try_get
-from shardyfusion.reader._scan import Rows, ShardScanOptions, SyncScan, scan_of
+from shardyfusion.reader._scan import Rows, ShardScanOptions, SyncScan, alone, scan_of
 from shardyfusion.reader._slatedb_shard import BlockingShard
 from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader
@@ -87,7 +87,7 @@ class ShardReaderHandle(NotCopied):
         rows: Any = scan_of(self._reader)(start=start, end=end, **options)
         if isinstance(rows, SyncScan):
             return Rows(iter((rows,)), None, None, "raw", _nothing, self._told)
-        return iter(rows) if self._told is None else _telling(iter(rows), self._told)
+        return iter(rows) if self._told is None else alone(_telling(iter(rows), self._told))
 
     def close(self) -> None:
         """Gives the shard back; it does not close it. Any number of times."""
