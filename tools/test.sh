@@ -40,7 +40,9 @@ beside_pid=
 beside_log=
 beside_begins() {
     beside_log=$(mktemp)
-    "$@" >"$beside_log" 2>&1 &
+    set -m # a process group of its own, so that what it has started ends with it
+    "$@" >"$beside_log" 2>&1 </dev/null &
+    set +m
     beside_pid=$!
 }
 beside_ends() {
@@ -52,7 +54,7 @@ beside_ends() {
     return $rc
 }
 # Whatever fails ends what runs beside it.
-trap '[ -z "$beside_pid" ] || { kill "$beside_pid"; wait "$beside_pid"; rm -f "$beside_log"; } 2>/dev/null || true' EXIT
+trap '[ -z "$beside_pid" ] || { kill -- "-$beside_pid"; wait "$beside_pid"; rm -f "$beside_log"; } 2>/dev/null || true' EXIT
 
 names() {
     tools/format.sh --check
