@@ -199,7 +199,9 @@ class Blocking(InMemoryRunRegistry):
 
 
 def wait_inside_of(function: str, thread: int | None) -> None:
+    over = time.monotonic() + 60
     while thread is None or thread not in (frames := sys._current_frames()) or frames[thread].f_code.co_name != function:
+        assert time.monotonic() < over, f"the thread never came into {function}()"
         time.sleep(0.001)
 
 
