@@ -71,15 +71,20 @@ static bool fits(const sf_gather_room *all, const sf_gather_room *room, uint64_t
 sf_read_cost sf__gather_cost(const sf_block_need *needs, size_t count, const sf_read_cost *cost,
                              const sf_gather_room *room)
 {
-    sf_gather_room all;
+    const sf_read_cost widest = {cost->gap_bytes * SF_GATHER_WIDER, cost->max_bytes};
+    sf_gather_room all, least;
 
     if (count <= room->requests || cost->gap_bytes == 0 || cost->gap_bytes > UINT64_MAX / SF_GATHER_WIDER)
         return *cost;
     all = ranges_of(needs, count, cost);
+    least = (sf_gather_room){ranges_of(needs, count, &widest).requests, all.bytes};
     for (uint64_t waves = 1; waves <= WAVES && !fits(&all, room, waves); waves++) {
-        sf_read_cost wider = {cost->gap_bytes * SF_GATHER_WIDER, cost->max_bytes};
+        sf_read_cost wider = widest;
         uint64_t low = cost->gap_bytes; /* which is too little */
+        sf_gather_room found;
 
+        if (!fits(&least, room, waves))
+            continue; /* whatever the gap: each look at all needs takes time that the loop thread has for nothing else */
         for (unsigned step = 0; step < STEPS; step++) { /* the least gap that leaves few enough ranges */
             sf_read_cost middle = {low + (wider.gap_bytes - low) / 2, cost->max_bytes};
 
@@ -88,10 +93,9 @@ sf_read_cost sf__gather_cost(const sf_block_need *needs, size_t count, const sf_
             else
                 low = middle.gap_bytes;
         }
-        all = ranges_of(needs, count, &wider);
-        if (fits(&all, room, waves))
+        found = ranges_of(needs, count, &wider);
+        if (fits(&found, room, waves))
             return wider;
-        all = ranges_of(needs, count, cost);
     }
     return *cost;
 }
