@@ -555,7 +555,7 @@ static sf_status read_not_modified(const sf_s3_answer *ans, sf_store_op *op, con
     op->not_modified = true;
     op->object_size = SF_STORE_ALL;
     op->data = sf__buf_copy(a, (sf_bytes){NULL, 0});
-    return op->data ? SF_OK : answer_fail(ans, op, SF_NOMEM, "no memory for it");
+    return op->data ? SF_OK : answer_fail(ans, op, SF_NOMEM, "its body");
 }
 
 static sf_status read_success(sf_s3_answer *ans, sf_store_op *op, const sf_allocator *a)
