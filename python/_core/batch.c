@@ -601,11 +601,13 @@ enum op_outcome batch_go_on(struct operation *op, PyObject **result)
     return batch_in_time(op, op->extra) ? run(op, op->extra, result) : OP_FAILED;
 }
 
-/* Lists and arrays. */
-static bool is_large(PyObject *keys)
+/* Lists and arrays. Negative with an exception. */
+static int is_large(PyObject *keys)
 {
     Py_ssize_t n = PyList_Check(keys) ? PyList_GET_SIZE(keys) : PyObject_CheckBuffer(keys) ? PyObject_Size(keys) : 0;
 
+    if (n < 0 && !PyErr_ExceptionMatches(PyExc_Exception)) /* Ctrl-C */
+        return -1;
     if (n < 0)
         PyErr_Clear(); /* an array without dimensions: opening it says what it is */
     return n > LARGE_LIST;
@@ -615,6 +617,7 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
                              PyObject **result)
 {
     struct key_batch *b = op->extra = PyMem_Calloc(1, sizeof(*b));
+    int large;
 
     if (!b) {
         sf_snapshot_give_back(snap);
@@ -627,7 +630,8 @@ static enum op_outcome start(struct operation *op, sf_snapshot *snap, const stru
     b->end_ns = time_end(op->timeout_ms);
     batch_look_at_clock(b);
     /* the turn begins before a large list is copied, so that the copying is part of it */
-    if (is_large(op->a) && batch_look(op) == OP_FAILED)
+    large = is_large(op->a);
+    if (large < 0 || (large && batch_look(op) == OP_FAILED))
         return OP_FAILED;
     return batch_open(b, op->a) ? run(op, b, result) : OP_FAILED;
 }

@@ -136,6 +136,8 @@ PyObject *keys_to_tuple(PyObject *keys)
     if (!PyObject_CheckBuffer(keys))
         return PySequence_Tuple(keys);
     if (PyObject_GetBuffer(keys, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) /* Ctrl-C */
+            return NULL;
         PyErr_Clear(); /* some arrays have items that no buffer has */
         return PySequence_Tuple(keys);
     }

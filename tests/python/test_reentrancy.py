@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import gc
 import json
@@ -74,6 +75,16 @@ def test_a_flag_that_gives_the_snapshot_back():
 
     with pytest.raises(ValueError, match="given back"):
         snapshot.scan(reverse=Reverse())
+
+
+class Interrupted(array.array):
+    def __len__(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_an_array_tells_its_length(core):
+    with pytest.raises(KeyboardInterrupt):
+        core.get_many(Interrupted("q", [1, 2])).wait()
 
 
 def test_a_sequence_that_closes_the_reader(core, rows):
