@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +25,7 @@ from plugged import Factory, Store, SyncStore
 
 from shardyfusion import AsyncShardedReader, ConcurrentShardedReader, ReaderStateError, ShardedReader, SnapshotInfo
 from shardyfusion._storage_errors import ForkedError
-from shardyfusion.errors import S3TransientError
+from shardyfusion.errors import ManifestParseError, S3TransientError
 
 CASE = case("history-three-runs")
 SHORT = 0.005
@@ -174,6 +175,21 @@ async def test_failures_are_logged_and_counted_and_it_goes_on(
         assert health.refresh_failures == 0 and health.last_refresh_error is None
         await reader.close()
         assert reader.health().refresh_failures == 0
+
+
+async def test_a_failure_that_is_counted_is_told(tmp_path: Path) -> None:
+    """Health is asked after the engine has counted, and before the task that refreshes has heard of it."""
+    snapshots = Snapshots(tmp_path / "snapshots")
+    async with AsyncShardedReader.open(local_root=str(tmp_path / "local"), **snapshots.options()) as reader:
+        snapshots.write("{")
+        refresh = asyncio.create_task(reader.refresh())
+        await asyncio.sleep(0)  # it has begun; from here on the loop does not turn
+        give_up = time.monotonic() + 60
+        while (health := reader.health()).refresh_failures == 0:
+            assert time.monotonic() < give_up
+        assert not refresh.done() and health.last_refresh_error
+        with pytest.raises(ManifestParseError):
+            await refresh
 
 
 async def test_a_store_of_the_callers_that_fails(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def reader_health(
         False,
         snapshot_age=facts["snapshot_age_ms"] * _MILLISECOND,
         since_refresh=facts["since_refresh_ms"] * _MILLISECOND,
-        last_refresh_error=last_refresh_error,
+        # the engine knows of a failure before the caller of that refresh does, who words it better
+        last_refresh_error=last_refresh_error or facts["last_refresh_error"] or None,
         fallback=facts["fallback"],
         borrowed=source.borrowed(state, facts["borrowed"]),
         open_requests=source.open_requests(),
