@@ -110,7 +110,7 @@ bool session_start(struct cli *c)
         return false;
     }
     if (!c->rt && sf_runtime_new(&c->rt, NULL, &e) != SF_OK) {
-        cli_error("Failed to initialise reader: %s", e.message);
+        cli_error("Failed to start the engine: %s", e.message);
         return false;
     }
     return true;

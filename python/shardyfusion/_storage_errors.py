@@ -49,6 +49,10 @@ class DeniedShardObjectError(DbAdapterError, PermissionError):
     """Storage refused access to an object of a shard."""
 
 
+class UnusableFolderError(DbAdapterError, OSError):
+    """Nothing can be made in a local folder."""
+
+
 class InvalidArgumentError(ConfigValidationError, ValueError):
     """An argument or a location that the engine cannot work with."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion._engine import native
 from shardyfusion._native import ShardWriter
 from shardyfusion._not_copied import NotCopied
@@ -306,7 +307,7 @@ def open_shard_writer(
     if "://" not in db_url:
         raise ConfigValidationError(f"db_url must be a URL, got {db_url!r}")
     try:
-        local_dir.mkdir(parents=True, exist_ok=True)
+        make_local_folder(local_dir)
         writer = native.ShardWriter(
             db_url, s3=with_events(s3), spill_folder=str(local_dir), slatedb=slatedb, sqlite=sqlite
         )

@@ -68,7 +68,7 @@ static sf_status refuse_above(const struct walk *w, sf_error *err)
     return sf_fail(
         err, SF_DENIED,
         "others may replace what lies in the folder %s (owner %u, mode %04o): it must belong to root or to user %u, and be "
-        "writable for them alone (chmod go-w) or have the sticky bit (chmod +t); or name a folder elsewhere",
+        "writable for them alone (chmod go-w) or have the sticky bit (chmod +t); or name a folder elsewhere " SF_FOLDER_SETTING,
         w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
 }
 
@@ -77,14 +77,27 @@ static sf_status refuse_folder(const struct walk *w, sf_error *err)
     return sf_fail(
         err, SF_DENIED,
         "others could have put files into the folder %s (owner %u, mode %04o): it must belong to user %u and be writable "
-        "for nobody else (chmod 700), or name another one",
+        "for nobody else (chmod 700), or name another one " SF_FOLDER_SETTING,
         w->at, (unsigned)w->st.st_uid, (unsigned)w->st.st_mode & 07777, (unsigned)geteuid());
 }
 
 /* ------------------------------------------------------------------ walking -------------------------------------- */
 
+sf_status sf__private_folder_closed(int fd, const char *path, sf_error *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) != 0)
+        return sf__fail_errno(err, errno, SF_IO, "folder %s", path);
+    return sf_fail(err, SF_DENIED,
+                   "the folder %s (owner %u, mode %04o) is closed to user %u: name another one " SF_FOLDER_SETTING,
+                   path, (unsigned)st.st_uid, (unsigned)st.st_mode & 07777, (unsigned)geteuid());
+}
+
 static sf_status system_fail(const struct walk *w, int e, const char *name, sf_error *err)
 {
+    if (e == EACCES && w->make && faccessat(w->fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
+        return sf__private_folder_closed(w->fd, w->at, err);
     return sf__fail_errno(err, e, e == EACCES || e == EPERM ? SF_DENIED : SF_IO, "folder %s/%s", w->at[1] ? w->at : "",
                           name);
 }
@@ -242,8 +255,10 @@ sf_status sf__private_folder_open(const char *path, bool make, int *fd, sf_error
 
         if (folder >= 0)
             *fd = folder;
+        else if (errno == EACCES)
+            rc = sf__private_folder_closed(w.fd, w.at, err);
         else
-            rc = sf__fail_errno(err, errno, errno == EACCES ? SF_DENIED : SF_IO, "folder %s", w.at);
+            rc = sf__fail_errno(err, errno, SF_IO, "folder %s", w.at);
     }
     if (w.fd >= 0)
         close(w.fd);

@@ -13,11 +13,17 @@
 
 #include "base/error.h"
 
+/* Ends a message that asks for another folder. */
+#define SF_FOLDER_SETTING "(local_root; in C the folder of the options)"
+
 struct stat;
 
 /* *fd is of the folder, for reading. `make`: it and what is missing above it are made, for their owner alone. SF_DENIED, naming
  * the folder that is open to others. */
 sf_status sf__private_folder_open(const char *path, bool make, int *fd, sf_error *err) SF_MUST_USE;
+/* What is told of a folder where we may not read, or make anything; `fd` may be an O_PATH one. SF_DENIED, naming it, its owner, its
+ * mode, and what to do. */
+sf_status sf__private_folder_closed(int fd, const char *path, sf_error *err);
 /* Of the folder itself and of what lies in it. */
 bool sf__is_private(const struct stat *st);
 /* Orders processes for a moment: flock() of the folder's descriptor, LOCK_SH, LOCK_EX or LOCK_UN. Nobody waits longer than such moments

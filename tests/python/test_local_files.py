@@ -42,6 +42,17 @@ def test_a_refused_write_leaves_no_folders(tmp_path: Path, rows: list[tuple[obje
     assert {str(path.relative_to(prefix)) for path in prefix.rglob("*") if "runs" not in path.parts} == before
 
 
+def test_a_writer_names_the_folder_in_its_way(tmp_path: Path) -> None:
+    config = HashShardedWriteConfig(num_dbs=1, s3_prefix=(tmp_path / "p").as_uri())
+    (tmp_path / "file").write_text("")
+    config.output.local_root = str(tmp_path / "file" / "below")
+    for factory in (None, SqliteFactory()):
+        config.kv.adapter_factory = factory
+        with pytest.raises(DbAdapterError, match="output.local_root") as caught:
+            write_hash_sharded([(1, b"v")], config, INPUT)
+        assert f"can make nothing in {tmp_path / 'file'} (owner {os.geteuid()}, " in str(caught.value)
+
+
 def test_opening_makes_the_local_root(tmp_path: Path) -> None:
     prefix = (tmp_path / "p").as_uri()
     write_hash_sharded([(1, b"v")], HashShardedWriteConfig(num_dbs=1, s3_prefix=prefix), INPUT)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion._engine import native
 from shardyfusion._s3_options import engine_options
 from shardyfusion._storage_errors import (
@@ -173,7 +174,7 @@ def build_and_publish(
     """From rows to a visible snapshot. `build` gives the writer rows and builds their shards, or hands it shards that others have built;
     `take_back` deletes those of others when nothing became visible."""
     publisher: _Publisher = _EnginePublisher(plan) if plan.config.manifest.store is None else _StorePublisher(plan, record)
-    plan.local_run_dir.mkdir(parents=True, exist_ok=True)
+    make_local_folder(plan.local_run_dir)
     told = _Told(plan, progress, throttle)
     plan.started()
     writer = native.Writer(

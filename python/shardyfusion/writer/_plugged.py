@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion.slatedb_adapter import DbAdapter
 from shardyfusion.type_defs import PlainKey
 from shardyfusion.writer._limits import WriteLimits
@@ -146,7 +147,7 @@ class PluggedBuild:
     def _open(self, db_id: int) -> DbAdapter:
         attempt = self._plan.first_attempt(db_id)
         local_dir = self._plan.local_dir(db_id, attempt)
-        local_dir.mkdir(parents=True, exist_ok=True)
+        make_local_folder(local_dir)
         self._plan.log("shard_write_started", db_id=db_id, attempt=attempt)
         adapter = self._factory(db_url=self._plan.shard_url(db_id, attempt), local_dir=local_dir)
         adapter = adapter.__enter__()

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion._store_events import noting
 from shardyfusion.config import KvWriteRateLimitConfig
 from shardyfusion.errors import ShardWriteError, ShardyfusionError
@@ -54,7 +55,7 @@ def _work(
     metrics = Metrics(collector)
     limits = WriteLimits(rates, metrics if metrics.wanted else None)
     try:
-        local_dir.mkdir(parents=True, exist_ok=True)
+        make_local_folder(local_dir)
         with noting(metrics.store_events), factory(db_url=db_url, local_dir=local_dir) as adapter:
             given = 0
             while (chunk := conn.recv()) is not None:
@@ -215,7 +216,7 @@ class _Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[int, BinaryIO] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        make_local_folder(folder)
 
     def add(self, db_id: int, chunk: Chunk) -> None:
         file = self._files.get(db_id)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion._engine import native
 from shardyfusion._storage_errors import InvalidArgumentError, UnknownRoutingTokenError
 from shardyfusion._store_events import noting
@@ -298,7 +299,7 @@ class BuildShards:
 
     def __call__(self, blocks: Iterable[Iterable[bytes]], task: Task, cancel: Any = None) -> list[Attempt]:
         plan = self._plan(task, cancel)
-        plan.local_run_dir.mkdir(parents=True, exist_ok=True)
+        make_local_folder(plan.local_run_dir)
         try:
             with noting(plan.metrics.store_events):
                 options = native_options(plan)

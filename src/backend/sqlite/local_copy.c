@@ -83,12 +83,14 @@ sf_status sf__local_copy_make(sf_local_copy *c, sf_error *err)
     int fd;
 
     c->digest = (sf_copy_digest){0};
-    rc = about_copy(sf__temp_file_named(c->folder_fd, c->alloc, &fd, &c->temporary, err), err);
+    rc = sf__temp_file_named(c->folder_fd, c->alloc, &fd, &c->temporary, err);
     if (rc == SF_OK)
         set_fd(c, fd);
+    else if (rc == SF_DENIED)
+        rc = sf__private_folder_closed(c->folder_fd, c->folder, err);
     else
-        sf_error_prefix(err, rc, "%s: ", c->folder);
-    return rc;
+        sf_error_prefix(err, rc, "folder %s: ", c->folder);
+    return about_copy(rc, err);
 }
 
 static sf_status name_it(sf_local_copy *c, sf_error *err)

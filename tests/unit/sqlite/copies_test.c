@@ -900,6 +900,47 @@ static void a_volume_may_be_above(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* As somebody who may not use it. 0: the message says so. */
+static int look_at_a_closed_folder(const char *path)
+{
+    sf_error e = SF_ERROR_INIT;
+    int fd;
+
+    if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+        return 2;
+    if (sf__private_folder_open(path, true, &fd, &e) != SF_DENIED)
+        return 1;
+    return strstr(e.message, "is closed to user ") && strstr(e.message, "local_root") ? 0 : 1;
+}
+
+/* Of root, who is trusted, or without the right to write: the folder in the way is named, its owner, and what to do. */
+static void a_closed_folder_is_named(void **state)
+{
+    static const struct {
+        const char *below; /* what is to be opened */
+        mode_t mode;
+    } cases[] = {{"/sqlite", 0500}, {"/sqlite", 0555}, {"", 0300}};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char at[] = "/tmp/sf-closed-XXXXXX", path[64];
+        int status;
+        pid_t child;
+
+        assert_non_null(mkdtemp(at));
+        snprintf(path, sizeof(path), "%s%s", at, cases[i].below);
+        assert_int_equal(chmod(at, cases[i].mode), 0);
+        child = fork();
+        if (child == 0)
+            _exit(look_at_a_closed_folder(path));
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(rmdir(at), 0);
+        assert_true(WIFEXITED(status));
+        if (WEXITSTATUS(status) == 2)
+            skip();
+        assert_int_equal(WEXITSTATUS(status), 0);
+    }
+}
+
 /* A reader gets the message. */
 static void a_folder_that_others_may_replace_is_refused(void **state)
 {
@@ -984,6 +1025,7 @@ int main(void)
         cmocka_unit_test(foreign_locks_hold_nobody_up),
         cmocka_unit_test(folders_above_are_looked_at),
         cmocka_unit_test(a_volume_may_be_above),
+        cmocka_unit_test(a_closed_folder_is_named),
         cmocka_unit_test(a_folder_that_others_may_replace_is_refused),
         cmocka_unit_test(odd_ways_to_a_folder),
     };

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from shardyfusion._local_folder import make_local_folder
 from shardyfusion.errors import ShardyfusionError
 from shardyfusion.logging import get_logger, log_event
 from shardyfusion.writer._tasks import BATCH_BLOCK_BYTES
@@ -128,7 +129,7 @@ class Serving(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         folder = folder_of(worker, self.name)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_local_folder(folder)
 
         async def answer(name: str, places: list[list[int]]) -> list[bytes]:
             return await asyncio.to_thread(_blocks, folder / Path(name).name, places)
