@@ -136,6 +136,8 @@ sf_status sf__fail_errno(sf_error *err, int e, sf_status otherwise, const char *
         advice =
             ": no more threads or processes may be started, or there is no memory for one's stack; raise the limit (ulimit -u, "
             "ulimit -v, or pids.max of the container)";
+    else if (e == ENOSPC || e == EDQUOT)
+        advice = ": make room there, or name a folder on another disk";
     va_start(args, fmt);
     vsnprintf(what, sizeof(what), fmt, args);
     va_end(args);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import stat
 import time
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_a_planted_copy_is_not_served(tmp_path: Path, planted: str, caplog: pyte
     assert b"good of 5" in copy.read_bytes()
     assert not copy.is_symlink()
     assert not caplog.records
+
+
+def test_a_copy_that_cannot_be_written_names_its_shard(tmp_path: Path) -> None:
+    prefix = sqlite_snapshot(tmp_path / "p")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(DbAdapterError) as caught:
+            ShardedReader(s3_prefix=prefix, local_root=str(tmp_path / "local")).close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    text = str(caught.value)
+    assert text.startswith(f"open {prefix}/shards/") and "/shard.db: copy of shard.db: write " in text
+    assert str(tmp_path / "local" / "sqlite") in text
 
 
 def test_a_folder_that_others_may_replace_is_refused(tmp_path: Path) -> None:

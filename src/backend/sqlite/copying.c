@@ -36,10 +36,12 @@ static void write_run(sf_work *w)
     sf_error e; /* filled by failures only */
 
     k->error = NULL;
-    if (sf__local_copy_write(k->owner->copy, k->fetch.off, b, &e) != SF_OK)
+    if (sf__local_copy_write(k->owner->copy, k->fetch.off, b, &e) != SF_OK) {
+        sf__store_error_name(&e, "open", k->owner->store, k->owner->key);
         k->error = sf_error_keep(k->owner->rt->alloc, &e);
-    else
+    } else {
         k->hash = sf__xxh3_128(b);
+    }
 }
 
 static void write_done(sf_work *w)

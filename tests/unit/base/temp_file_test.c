@@ -72,6 +72,7 @@ static void nameless(void **state)
         assert_int_equal(files_in(folder), 0);
         if (rc != SF_OK) {
             assert_non_null(strstr(e.message, "folder of the test /tmp/sf-temp-"));
+            assert_non_null(strstr(e.message, cases[i].error == ENOSPC ? ": make room there" : "raise its limit"));
             continue;
         }
         assert_int_equal(fstat(fd, &st), 0);
