@@ -50,7 +50,7 @@ for python in "${pythons[@]}"; do
     version=$("$python" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))') # 3.13t is free-threaded
     venv=$PWD/.cache/wheel/python-$version
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tools/requirements-build.txt $(grep '^build==' tools/requirements-wheel.txt)
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $(grep -hE '^(meson|meson-python|build)==' tools/requirements-{build,wheel}.txt)
     raw=$tmp/$version
     mkdir -p "$raw/packed"
     # What sysconfig says of the Python that runs the build, said of the machine that the wheel is for.
