@@ -10,8 +10,8 @@ export PATH="$PWD/.venv/bin:$PATH"
 build=${TIDY_BUILD:-build-asan}
 [ -e "$build/compile_commands.json" ] || { echo "$build is not there: make check builds it" >&2; exit 1; }
 
-# Its headers of sanitizers are not in its wheel; without the sanitizers the code does not ask for them. Some of GCC's warnings it does not know.
-options=(-p "$build" --quiet --extra-arg=-fno-sanitize=all --extra-arg=-Wno-unknown-warning-option)
+# Its headers of sanitizers are not in its wheel; without the sanitizers the code does not ask for them. Compilers judge their warnings themselves (--werror).
+options=(-p "$build" --quiet --extra-arg=-fno-sanitize=all --extra-arg=-Wno-error)
 if [ "${1:-}" = --deep ]; then
     shift
     # what it only guesses: texts of the environment, descriptors that were checked elsewhere, SF_FD(), order of fields, functions that C11 made optional

@@ -14,7 +14,7 @@
 #define ROW_MIN_BYTES 12u
 
 static_assert(sizeof(sf_block_dir) + MAX_PREFIX_BYTES +
-                      (MAX_ROW_AREA / ROW_MIN_BYTES + SF_BLOCK_DIR_LANES) * MAX_HEAD_BYTES <=
+                      (size_t)(MAX_ROW_AREA / ROW_MIN_BYTES + SF_BLOCK_DIR_LANES) * MAX_HEAD_BYTES <=
                   UINT16_MAX,
               "offsets_at holds it");
 
