@@ -662,7 +662,7 @@ static void reads_that_wait_for_a_shard(void **state)
     sf_key key = sf_key_int(4);
 
     begin(&h.t, SF_OK);
-    open_in(&h, PATIENCE_MS);
+    open_in(&h, 1000);
     r = open_reader(&h.t);
     assert_int_equal(h.t.stores[SF_SITE_SHARDS]->requests, 0);
     pinned = sf_reader_borrow(r, NULL);
@@ -678,11 +678,7 @@ static void reads_that_wait_for_a_shard(void **state)
     expect_end(late, SF_TIMEOUT);
     expect_end(cancelled, SF_CANCELLED);
     expect_end(step, SF_TIMEOUT);
-    wait_until_held(&h);
-    sf_call_cancel(first);
-    expect_end(first, SF_CANCELLED);
-    open_in(&h, 20); /* it may be over before the request is held */
-    expect_end(start_held(&h, HELD_SHARD, r, NULL, PATIENCE_MS), SF_TIMEOUT);
+    expect_end(first, SF_TIMEOUT); /* the opening's own time is over, perhaps before its request was held */
     plan_fault(&h, SF_SITE_SHARDS, FAULT_NONE);
     open_in(&h, PATIENCE_MS);
     expect_step(scans[0]);
