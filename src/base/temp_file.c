@@ -54,15 +54,16 @@ sf_status sf__temp_file_nameless(const char *folder, const char *what, const sf_
 
 const char *sf__temp_file_folder(int fd, char out[SF_TEMP_FILE_FOLDER_BYTES])
 {
-    char link[32], *slash;
+    char link[32], path[SF_TEMP_FILE_FOLDER_BYTES], *slash;
     ssize_t n;
 
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    n = readlink(link, out, SF_TEMP_FILE_FOLDER_BYTES - 1);
-    out[n > 0 ? n : 0] = '\0';
-    slash = strrchr(out, '/');
+    n = readlink(link, path, sizeof(path) - 1);
+    path[n > 0 ? n : 0] = '\0';
+    slash = strrchr(path, '/');
     if (slash)
         *slash = '\0';
+    memcpy(out, path, sizeof(path));
     return *out ? out : "its folder";
 }
 
