@@ -219,6 +219,8 @@ class Page:
             *([("a scan from files in C", least, 0.7, "times a plain loop's rate",
                 lambda: r.ratio("scan from files/100B/plain loop", "scan from files/100B/ours"))] if "scan from files/100B/ours" in r.samples else []),
             ("a scan in Python, as batches", least, 3_000_000, "rows/s", lambda: r.median("scan in Python/100B/batches")),
+            ("a scan in Python, as batches", least, 500, "times the wheel's next()",
+             lambda: r.ratio("scan in Python/100B/batches", "scan in Python/100B/wheel, next")),
             ("publishing Arrow batches of 100 B rows", least, 65, "times the wheel's rows/s", lambda: r.ratio("publish/100B/arrow", "publish/100B/wheel")),
             ("a hit of the disk cache", most, 3, "preads", lambda: r.median("disk hit/4 KiB/preads")),
         ]  # fmt: skip
@@ -329,7 +331,7 @@ class Page:
         whos = ["ours", "lmdb", "rocksdb"]
         rows = [["by the clock", name, *(self.r.cell(f"scan/{name}/{who}") for who in whos)] for name in ("100B", "1KiB")]
         rows += [["processor, all threads", name, *(self.r.cell(f"scan, processor/{name}/{who}") for who in whos)] for name in ("100B", "1KiB")]
-        in_python = ["rows", "batches", "sqlite3, rows"]
+        in_python = ["rows", "batches", "wheel, next", "wheel, next_batch", "sqlite3, rows"]
         groups = [(name, [(who, f"scan in Python/{name}/{who}") for who in in_python]) for name in ("100B", "1KiB")]
         return (
             self.plot("scan-c", "A scan of all rows in key order, in C", "ns a row, by the clock", [(n, [(w, f"scan/{n}/{w}") for w in whos]) for n in ("100B", "1KiB")])

@@ -27,6 +27,7 @@ from common import Clocks, begins_with, in_turn, keys_of, sample, tell
 from shardyfusion import AsyncShardedReader, ConcurrentShardedReader, ShardedReader
 
 LOOK_UPS, WHEEL_LOOK_UPS = 50_000, 2_000
+WHEEL_ROWS, WHEEL_BATCH = 5_000, 10_000
 
 
 async def each(get: Callable[[Any], Awaitable[object]], keys: list[Any]) -> None:
@@ -36,6 +37,24 @@ async def each(get: Callable[[Any], Awaitable[object]], keys: list[Any]) -> None
 
 async def open_wheel(shard: Path) -> Any:
     return await slatedb.DbReaderBuilder(str(shard).lstrip("/"), slatedb.ObjectStore.resolve("file:///")).build()
+
+
+def whole(wheel: Any) -> Awaitable[Any]:
+    return wheel.scan(slatedb.KeyRange(start=None, start_inclusive=True, end=None, end_inclusive=True))
+
+
+async def by_next(wheel: Any) -> int:
+    rows, count = await whole(wheel), 0
+    while count < WHEEL_ROWS and await rows.next():
+        count += 1
+    return count
+
+
+async def by_batches(wheel: Any) -> int:
+    rows, count = await whole(wheel), 0
+    while batch := await rows.next_batch(WHEEL_BATCH):
+        count += len(batch)
+    return count
 
 
 async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: dict[int, bytes], rounds: int) -> None:
@@ -95,6 +114,13 @@ async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: di
                     await asyncio.gather(*map(wheel.get, stored))
                     if round:
                         sample(f"multi_get({count}), by the clock", case, "wheel, gather", "ns", clocks.stop()[0] / len(stored))
+        tell("scans by the wheel")
+        for round in range(max(2, rounds // 2) + 1):
+            for who, scanned in (("wheel, next", by_next(wheel)), ("wheel, next_batch", by_batches(wheel))):
+                clocks = Clocks()
+                count = await scanned
+                if round:
+                    sample("scan in Python", name, who, "rows/s", count / clocks.stop()[0] * 1e9)
         await wheel.shutdown()
 
 
