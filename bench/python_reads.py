@@ -4,7 +4,8 @@ have to do (bench/floor.c), in turn, in one process.
     PYTHONPATH=WHEEL:BUILD/python:BUILD/bench python bench/python_reads.py FOLDER NAME [--rounds N]
 
 The wheel reads one of our shards, a copy of it, and is asked for that shard's keys only. Times are the thread's processor time; beside the wheel, whose work is
-done by other threads, and with several threads, they are by the clock.
+done by other threads, and with several threads, they are by the clock. The wheel's turn comes first and what
+takes little memory next, so that ours does not begin with a processor's caches full of what the wheel has left there.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: di
             counts = [value_bytes] * len(keys)
             tell(f"await get, {case}")
             for round in range(rounds + 1):
-                for who, get, asked in (("ours", reader.get, keys), ("floor", floor.get, counts), ("wheel", wheel.get, stored)):
+                for who, get, asked in (("wheel", wheel.get, stored), ("floor", floor.get, counts), ("ours", reader.get, keys)):
                     clocks = Clocks()
                     await each(get, asked)
                     wall, cpu = clocks.stop()
@@ -91,29 +92,31 @@ async def asynchronous(folder: Path, root: Path, name: str, rows: int, table: di
                 stored = [reader.encode_key(k) for b in batches for k in b if reader.route_key(k) == shard.db_id]
                 stored = stored[:count]
                 tell(f"multi_get({count}), {case}")
-                ways: dict[str, Callable[[list[int]], object]] = {
-                    "ours, blocking": beside.multi_get,
-                    "dict loop": lambda batch: {key: table.get(key) for key in batch},
-                    "floor": lambda batch: floor.multi_get(batch, value_bytes),
-                }
+
+                def at_once(who: str, look_up: Callable[[list[int]], object], batches: list[list[int]] = batches) -> tuple[str, float, float]:
+                    clocks = Clocks()
+                    for batch in batches:
+                        look_up(batch)
+                    wall, cpu = clocks.stop()
+                    return who, wall / LOOK_UPS, cpu / LOOK_UPS
+
                 for round in range(rounds + 1):
+                    clocks = Clocks()
+                    await asyncio.gather(*map(wheel.get, stored))
+                    turns = [("wheel, gather", clocks.stop()[0] / len(stored), 0.0)]
+                    turns.append(at_once("dict loop", lambda batch: {key: table.get(key) for key in batch}))
+                    turns.append(at_once("floor", lambda batch: floor.multi_get(batch, value_bytes)))
                     clocks = Clocks()
                     for batch in batches:
                         await reader.multi_get(batch)
                     wall, cpu = clocks.stop()
-                    if round:
-                        sample(f"multi_get({count})", case, "ours", "ns", cpu / LOOK_UPS)
-                        sample(f"multi_get({count}), by the clock", case, "ours", "ns", wall / LOOK_UPS)
-                    for who, look_up in ways.items():
-                        clocks = Clocks()
-                        for batch in batches:
-                            look_up(batch)
-                        if round:
-                            sample(f"multi_get({count})", case, who, "ns", clocks.stop()[1] / LOOK_UPS)
-                    clocks = Clocks()
-                    await asyncio.gather(*map(wheel.get, stored))
-                    if round:
-                        sample(f"multi_get({count}), by the clock", case, "wheel, gather", "ns", clocks.stop()[0] / len(stored))
+                    turns.append(("ours", wall / LOOK_UPS, cpu / LOOK_UPS))
+                    turns.append(at_once("ours, blocking", beside.multi_get))
+                    for who, wall, cpu in turns if round else []:
+                        if who != "wheel, gather":
+                            sample(f"multi_get({count})", case, who, "ns", cpu)
+                        if who in ("ours", "wheel, gather"):
+                            sample(f"multi_get({count}), by the clock", case, who, "ns", wall)
         tell("scans by the wheel")
         for round in range(max(2, rounds // 2) + 1):
             for who, scanned in (("wheel, next", by_next(wheel)), ("wheel, next_batch", by_batches(wheel))):
