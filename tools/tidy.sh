@@ -36,8 +36,9 @@ while read -r name; do
     files+=("$name")
 done <<<"$names"
 [ ${#files[@]} -gt 0 ] || { echo "clang-tidy: no files to look at"; exit 0; }
-# How many it has looked at, and at how many things that are not ours, is left out.
-{ printf '%s\0' "${files[@]}" | xargs -0 -P "$(nproc)" -n 8 clang-tidy "${options[@]}" 2>&1 >&3 |
-    sed -E '/^\[[0-9]+\/|^[0-9]+ warnings? generated/d' >&2; } 3>&1 ||
+# How many it has looked at, and at how many things that are not ours, is left out; of each by itself, since it writes a line in several pieces.
+look='set -o pipefail
+    { clang-tidy "$@" 2>&1 >&3 | sed -E "/^\[[0-9]+\/|^[0-9]+ warnings? generated/d" >&2; } 3>&1'
+printf '%s\0' "${files[@]}" | xargs -0 -P "$(nproc)" -n 8 bash -c "$look" clang-tidy "${options[@]}" ||
     { echo "clang-tidy: mend these, or write NOLINT with the reason" >&2; exit 1; }
 echo "clang-tidy: nothing in ${#files[@]} files"

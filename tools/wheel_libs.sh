@@ -12,6 +12,11 @@ glibc=2.28 # that of RHEL 8 and Debian 10. Below 2.25 there is no getrandom(), b
 base=$PWD/.cache/wheel
 out=$base/$machine
 
+# One at a time, for another machine, too: the sources and what apt knows of them lie in one place.
+mkdir -p "$base"
+exec 9>"$base/lock"
+flock -n 9 || { echo "$machine: waits for another $0 to end" && flock 9; }
+
 # What is built in one go, beside the others: a source comes after those that it needs, and what takes longest begins first.
 chains=("openssl curl" "ncurses libedit" sqlite3 zstd pcre2 libuv1 expat lz4 snappy libdeflate xxhash libyaml)
 recipe=$(sha256sum tools/wheel_libs.sh tools/requirements-wheel.txt)

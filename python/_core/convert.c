@@ -72,10 +72,10 @@ PyObject *key_plain(PyObject *o)
     return uuid > 0 ? bytes_of_uuid(o) : NULL;
 }
 
-PyObject *native_plain_key(PyObject *module, PyObject *o)
+PyObject *native_plain_key(PyObject *module, PyObject *key)
 {
     (void)module;
-    return key_plain(o);
+    return key_plain(key);
 }
 
 static int64_t signed_at(const void *p, Py_ssize_t size)

@@ -48,10 +48,10 @@ struct failures *pending_forget(struct pending *p);
 PyObject *port_of_running_loop(native_state *st, PyObject **loop);
 /* The running event loop of asyncio. NULL with a RuntimeError that says what is needed. */
 PyObject *running_loop(native_state *st);
-struct mailbox *port_mailbox(PyObject *port); /* acquired */
+struct mailbox *port_mailbox(PyObject *self); /* acquired */
 /* Keeps a future, and so the task that waits for it, until it is let go. False with an exception. */
-bool port_keep(PyObject *port, PyObject *future);
-void port_let_go(PyObject *port, PyObject *future); /* an exception that is set stays set */
+bool port_keep(PyObject *self, PyObject *future);
+void port_let_go(PyObject *self, PyObject *future); /* an exception that is set stays set */
 void mailbox_release(struct mailbox *m);
 
 #endif

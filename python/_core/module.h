@@ -5,7 +5,7 @@
 #include "state.h"
 
 PyObject *native_arrow_stream(PyObject *module, PyObject *args);
-PyObject *native_canonical_bytes(PyObject *module, PyObject *key);
+PyObject *native_canonical_bytes(PyObject *module, PyObject *o);
 PyObject *native_cel_rule(PyObject *module, PyObject *args);
 PyObject *native_cel_shards(PyObject *module, PyObject *cel);
 PyObject *native_check_empty_shards(PyObject *module, PyObject *args);

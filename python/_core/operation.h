@@ -62,7 +62,7 @@ struct operation {
 PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
                  int64_t timeout_ms);
 /* Runs it without an event loop: its method `wait`. */
-PyObject *op_wait(PyObject *op, PyObject *unused);
+PyObject *op_wait(PyObject *self, PyObject *unused);
 /* Before a `_start` function of the library, whose last arguments are sf_call_done_fn pending_on_done and what this
  * returns; NULL with an exception. After it: op_begun() with what it returned. */
 struct pending *op_begin(struct operation *op);

@@ -78,11 +78,11 @@ static sf_snapshot *snapshot_of(PyObject *self)
     return o->s;
 }
 
-sf_snapshot *snapshot_held(PyObject *self)
+sf_snapshot *snapshot_held(PyObject *snapshot)
 {
-    sf_snapshot *s = snapshot_acquired((struct py_snapshot *)self);
+    sf_snapshot *s = snapshot_acquired((struct py_snapshot *)snapshot);
 
-    return s ? s : snapshot_of(self);
+    return s ? s : snapshot_of(snapshot);
 }
 
 static PyObject *snapshot_details(PyObject *self, PyObject *unused)

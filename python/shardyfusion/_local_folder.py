@@ -8,7 +8,7 @@ from pathlib import Path
 from shardyfusion._storage_errors import DeniedShardObjectError, UnusableFolderError
 
 
-def make_local_folder(path: Path) -> None:
+def make_local_folder(path: Path, setting: str = "output.local_root") -> None:
     """With those above it. Raises a DbAdapterError that is an OSError too, a PermissionError where access is denied, and names what is
     in the way, its owner, and what to do."""
     try:
@@ -18,6 +18,6 @@ def make_local_folder(path: Path) -> None:
         st = os.lstat(at)
         text = (
             f"folder {path}: {error.strerror}: user {os.geteuid()} can make nothing in {at} "
-            f"(owner {st.st_uid}, mode {st.st_mode & 0o7777:04o}): name another folder (output.local_root)"
+            f"(owner {st.st_uid}, mode {st.st_mode & 0o7777:04o}): name another folder ({setting})"
         )
         raise (DeniedShardObjectError if isinstance(error, PermissionError) else UnusableFolderError)(text) from error

@@ -151,25 +151,26 @@ static bool holds(const char *text, const char *secret)
     return secret && *secret && strstr(text, secret);
 }
 
-sf_status sf__answer_take(sf_credentials **out, sf_credential_answer *w, const sf_credentials *known,
+sf_status sf__answer_take(sf_credentials **out, sf_credential_answer *answer, const sf_credentials *known,
                           const sf_allocator *a, sf_error *err)
 {
     sf_status rc;
 
-    if (w->code == SF_OK) {
-        rc = sf__credentials_new(out, sf_bytes_str(w->access_key_id), sf_bytes_str(w->secret_access_key),
-                                 sf_bytes_str(w->session_token), w->expires_us, a, err);
+    if (answer->code == SF_OK) {
+        rc = sf__credentials_new(out, sf_bytes_str(answer->access_key_id), sf_bytes_str(answer->secret_access_key),
+                                 sf_bytes_str(answer->session_token), answer->expires_us, a, err);
     } else {
-        bool leaks = known && (holds(w->text, known->access_key_id) || holds(w->text, known->secret_access_key) ||
-                               holds(w->text, known->session_token));
+        bool leaks =
+            known && (holds(answer->text, known->access_key_id) || holds(answer->text, known->secret_access_key) ||
+                      holds(answer->text, known->session_token));
 
-        for (char *p = w->text; *p; p++) /* one line, for logs */
+        for (char *p = answer->text; *p; p++) /* one line, for logs */
             if ((unsigned char)*p < ' ' || *p == 0x7f)
                 *p = ' ';
-        rc = sf_fail(err, w->code, "%s", leaks ? "(text withheld)" : w->text);
+        rc = sf_fail(err, answer->code, "%s", leaks ? "(text withheld)" : answer->text);
     }
-    pthread_join(w->thread, NULL); /* get() has returned: the runtime's end must not come before the thread's */
-    sf__question_release(&w->question);
+    pthread_join(answer->thread, NULL); /* get() has returned: the runtime's end must not come before the thread's */
+    sf__question_release(&answer->question);
     return rc;
 }
 

@@ -19,7 +19,7 @@ typedef struct sf_buf {
 
 /* n bytes, uninitialised, one reference. NULL without memory. */
 sf_buf *sf__buf_new(const sf_allocator *a, size_t n) SF_MUST_USE;
-sf_buf *sf__buf_copy(const sf_allocator *a, sf_bytes b) SF_MUST_USE;
+sf_buf *sf__buf_copy(const sf_allocator *a, sf_bytes src) SF_MUST_USE;
 /* Growing while there is one reference; frees nothing on failure (NULL). May move. */
 sf_buf *sf__buf_reserve(sf_buf *b, size_t cap) SF_MUST_USE;
 sf_buf *sf__buf_acquire(sf_buf *b);

@@ -103,10 +103,13 @@ sf_status sf_fail(sf_error *err, sf_status code, const char *fmt, ...)
         return code;
     *err = (sf_error)SF_ERROR_INIT;
     err->code = code;
-    memcpy(err->message, no_memory, n);
     va_start(args, fmt);
     vsnprintf(err->message + n, sizeof(err->message) - n, fmt, args);
     va_end(args);
+    if (n > 0 && strstr(err->message + n, no_memory)) /* somebody's below, handed on */
+        memmove(err->message, err->message + n, strlen(err->message + n) + 1);
+    else
+        memcpy(err->message, no_memory, n);
     sf__escape(err->message, sizeof(err->message));
     return code;
 }

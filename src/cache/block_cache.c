@@ -109,16 +109,16 @@ sf_block_table *sf__block_table_new(sf_block_cache *c, uint32_t count, bool need
     return t;
 }
 
-sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *given, sf_block_cache *c, uint32_t count, bool needed)
+sf_block_table *sf__block_table_at(const _Atomic(sf_block_table *) *place, sf_block_cache *c, uint32_t count, bool needed)
 {
-    _Atomic(sf_block_table *) *place =
-        (_Atomic(sf_block_table *) *)given; /* what is in memory is no part of what an object is */
-    sf_block_table *t = atomic_load_explicit(place, memory_order_acquire), *made;
+    _Atomic(sf_block_table *) *at =
+        (_Atomic(sf_block_table *) *)place; /* what is in memory is no part of what an object is */
+    sf_block_table *t = atomic_load_explicit(at, memory_order_acquire), *made;
 
     if (t)
         return t;
     made = sf__block_table_new(c, count, needed);
-    if (!made || atomic_compare_exchange_strong(place, &t, made))
+    if (!made || atomic_compare_exchange_strong(at, &t, made))
         return made;
     sf__block_table_close(made); /* another thread was quicker */
     return t;

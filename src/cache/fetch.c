@@ -211,12 +211,23 @@ static void waiter_leave(struct flight *fl, sf_fetch *fetch)
         flight_enter(fl, FLIGHT_ABANDONED);
 }
 
+/* While it is SENT: what was tried is both requests. */
+static void flight_overdue(const struct flight *fl, uint64_t since_ns, sf_error *err)
+{
+    const struct fetch_request *second = fl->hedging ? fl->hedging->request : NULL;
+    uint32_t more = fl->hedging ? fl->hedging->attempts : 0;
+
+    if (fl->request && second)
+        more += sf__store_op_attempts(&second->op);
+    sf__store_op_overdue(&(fl->request ? fl->request : second)->op, more, since_ns, err);
+}
+
 void sf__fetch_overdue(const sf_fetch *fetch, uint64_t since_ns, sf_error *err)
 {
     const struct flight *fl = fetch->flight;
 
     if (fl && fl->state == FLIGHT_SENT) {
-        sf__store_op_overdue(&(fl->request ? fl->request : fl->hedging->request)->op, since_ns, err);
+        flight_overdue(fl, since_ns, err);
         return;
     }
     if (fetch->state == SF_FETCH_READING && fetch->on_disk)

@@ -13,7 +13,7 @@ typedef struct sf_foreign_manifests {
 } sf_foreign_manifests;
 
 /* Retains the source. SF_INVALID when a function is missing. */
-sf_status sf__foreign_manifests_new(sf_foreign_manifests **out, const sf_manifest_source *source, sf_error *err);
+sf_status sf__foreign_manifests_new(sf_foreign_manifests **out, const sf_manifest_source *given, sf_error *err);
 sf_foreign_manifests *sf__foreign_manifests_acquire(sf_foreign_manifests *f); /* any thread */
 void sf__foreign_manifests_release(sf_foreign_manifests *f);                  /* takes NULL; any thread */
 

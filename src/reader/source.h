@@ -34,7 +34,7 @@ typedef struct sf_source {
     char *pointer_etag, *pointer_ref;
 } sf_source;
 
-sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *opts,
+sf_status sf__source_new(sf_source **out, sf_runtime *rt, const char *prefix, const sf_reader_options *given,
                          sf_error *err);
 /* The run whose manifest is to be served, where that is how the manifest was named; else NULL. */
 const char *sf__source_run(const sf_source *s);

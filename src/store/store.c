@@ -190,13 +190,25 @@ void sf__store_error_name(sf_error *e, const char *operation, const sf_store *st
         snprintf(e->operation, sizeof(e->operation), "%s", operation);
 }
 
-void sf__store_op_overdue(const sf_store_op *op, uint64_t since_ns, sf_error *err)
+static sf_store_progress progress_of(const sf_store_op *op)
 {
     sf_store_progress p = {.waits_for = "an answer"};
 
     if (op->store->vtable->progress && !op->refused)
         op->store->vtable->progress(op->store, op, &p);
-    sf_error_overdue(err, &(sf_overdue){since_ns, p.attempts, p.waits_for, p.last, false});
+    return p;
+}
+
+uint32_t sf__store_op_attempts(const sf_store_op *op)
+{
+    return progress_of(op).attempts;
+}
+
+void sf__store_op_overdue(const sf_store_op *op, uint32_t more_attempts, uint64_t since_ns, sf_error *err)
+{
+    sf_store_progress p = progress_of(op);
+
+    sf_error_overdue(err, &(sf_overdue){since_ns, p.attempts + more_attempts, p.waits_for, p.last, false});
     sf__store_error_name(err, sf__store_verb_name(op->verb), op->store, op->key);
 }
 

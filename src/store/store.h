@@ -157,8 +157,11 @@ void sf__store_release(sf_store *store); /* any thread; takes NULL; the last one
 /* Checks the operation (key, ranges, verb's inputs), then hands it on; a failed check completes through the inbox. */
 void sf__store_submit(sf_store *store, sf_store_op *op);
 void sf__store_cancel(sf_store *store, sf_store_op *op);
-/* Between submit and done: SF_TIMEOUT for one who has waited for it since then and waits no longer. */
-void sf__store_op_overdue(const sf_store_op *op, uint64_t since_ns, sf_error *err);
+/* Between submit and done: the attempts that it has begun, as far as its store tells. */
+uint32_t sf__store_op_attempts(const sf_store_op *op);
+/* Between submit and done: SF_TIMEOUT for one who has waited for it since then and waits no longer; `more_attempts` were made for the same
+ * beside it. */
+void sf__store_op_overdue(const sf_store_op *op, uint32_t more_attempts, uint64_t since_ns, sf_error *err);
 /* Whoever fails for an operation that the store never saw, or does not end: names operation and object in text and fields. */
 void sf__store_error_name(sf_error *err, const char *operation, const sf_store *store, const char *key);
 void sf__store_op_cleanup(sf_store_op *op, const sf_allocator *a);

@@ -97,10 +97,13 @@ sf_status sf__arrow_column_find(const struct ArrowSchema *schema, const char *na
 
 static sf_status fail_type(const sf_arrow_column *c, sf_error *err)
 {
-    static const char *const wanted[] = {[SF_ARROW_KEY] = "neither integer, text nor binary",
-                                         [SF_ARROW_VALUE] = "neither text nor binary",
-                                         [SF_ARROW_ROUTING] = "neither bool, number, text nor binary",
-                                         [SF_ARROW_MEMBER] = "neither bool, integer, floating-point number nor text"};
+    static const char *const wanted[] = {[SF_ARROW_KEY] = "neither integer, text nor binary: cast it",
+                                         [SF_ARROW_VALUE] =
+                                             "neither text nor binary: cast it, or have each value be a JSON object "
+                                             "(ValueSpec.json_cols, --values json)",
+                                         [SF_ARROW_ROUTING] = "neither bool, number, text nor binary: cast it",
+                                         [SF_ARROW_MEMBER] = "neither bool, integer, floating-point number nor text: "
+                                                             "cast it, or name the columns that a value has, without it"};
 
     return sf_fail(err, SF_INVALID, "%s column '%s' has type %s, which is %s", sf__arrow_role_name(c), c->name, c->type,
                    wanted[c->role]);

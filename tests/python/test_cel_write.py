@@ -482,7 +482,7 @@ def test_arrow_columns_that_do_not_route(place: Place) -> None:
     table = arrow_table()
     cases: list[tuple[str, dict[str, str], type[Exception], str, list[str]]] = [
         ("when", {"when": "int"}, ConfigValidationError,
-         "routing column 'when' has type timestamp[s], which is neither bool, number, text nor binary", []),
+         "routing column 'when' has type timestamp[s], which is neither bool, number, text nor binary: cast it", []),
         ("some", {"some": "int"}, ShardAssignmentError,
          "CEL evaluation failed: column 'some' is of type int and cannot take the null given", ["at row 3 of the records"]),
         ("region", {"region": "int"}, ShardAssignmentError,

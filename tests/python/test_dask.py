@@ -15,7 +15,7 @@ pytest.importorskip("distributed")
 from engine_cases import BINARY, ROWS, EngineCases, config, die, reading, workers_find_what_tests_import  # noqa: E402
 from test_engine_tasks import nothing_is_left, table  # noqa: E402
 
-from shardyfusion import ConfigValidationError, ShardWriteError, SingleDbWriteConfig, ValueSpec  # noqa: E402
+from shardyfusion import ConfigValidationError, DbAdapterError, ShardWriteError, SingleDbWriteConfig, ValueSpec  # noqa: E402
 from shardyfusion.config import ColumnWriteInput, DaskWriteOptions  # noqa: E402
 from shardyfusion.testing import file_backed_adapter_factory, file_backed_load_db  # noqa: E402
 
@@ -140,6 +140,15 @@ def test_without_a_cluster(tmp_path: Path) -> None:
     assert (result.stats.rows_written, [winner.db_id for winner in result.winners]) == (ROWS, [0, 1, 2])
     with reading(tmp_path / "s", tmp_path) as reader:
         assert reader.get(7) == b"value 7"
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    from shardyfusion.writer.dask import write_hash_sharded
+
+    (tmp_path / "work").write_bytes(b"in the way")
+    with pytest.raises(DbAdapterError, match=r"can make nothing in \S+/work .*name another folder \(output\.local_root\)"):
+        write_hash_sharded(frame(table()), config(tmp_path / "s"), BINARY, DaskWriteOptions(progress=False))
 
 
 @pytest.mark.usefixtures("threads")

@@ -21,9 +21,9 @@ sf_status sf__foreign_failed(sf_error *err, const sf_shard *s, const char *what,
 /* scan.c */
 sf_status sf__foreign_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
                                 sf_error *err);
-sf_status sf__foreign_scan_next(sf_shard_scan *scan, sf_error *err);
+sf_status sf__foreign_scan_next(sf_shard_scan *base, sf_error *err);
 bool sf__foreign_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__foreign_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
-void sf__foreign_scan_free(sf_shard_scan *scan);
+void sf__foreign_scan_free(sf_shard_scan *base);
 
 #endif

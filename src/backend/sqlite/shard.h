@@ -39,33 +39,33 @@ typedef struct sf_sqlite_shard {
 /* With one reference, nothing in it yet. */
 sf_status sf__sqlite_shard_new(sf_sqlite_shard **out, const sf_shard_open *op, sf_error *err) SF_MUST_USE;
 /* Half-built ones too. Loop thread; closing happens on a worker. */
-void sf__sqlite_shard_free(sf_shard *s);
+void sf__sqlite_shard_free(sf_shard *base);
 
 /* get.c */
 sf_tree_walk sf__sqlite_walk(const sf_sqlite_shard *s); /* in memory */
-sf_status sf__sqlite_try_get(sf_shard *s, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
-void sf__sqlite_get_many(sf_shard *s, sf_shard_get_many *op);
+sf_status sf__sqlite_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err);
+void sf__sqlite_get_many(sf_shard *base, sf_shard_get_many *op);
 
 /* scan.c */
 sf_status sf__sqlite_scan_open(sf_shard *s, const sf_scan_range *range, uint64_t buffer_bytes, sf_shard_scan **out,
                                sf_error *err);
-sf_status sf__sqlite_scan_next(sf_shard_scan *scan, sf_error *err);
+sf_status sf__sqlite_scan_next(sf_shard_scan *base, sf_error *err);
 bool sf__sqlite_scan_fill(sf_shard_scan *scan, sf_scan_fill *fill);
 bool sf__sqlite_scan_fill_cancel(sf_shard_scan *scan, sf_scan_fill *fill);
-void sf__sqlite_scan_fill_overdue(const sf_shard_scan *scan, uint64_t since_ns, sf_error *err);
-void sf__sqlite_scan_free(sf_shard_scan *scan);
+void sf__sqlite_scan_fill_overdue(const sf_shard_scan *base, uint64_t since_ns, sf_error *err);
+void sf__sqlite_scan_free(sf_shard_scan *base);
 
 /* explain.c */
-void sf__sqlite_explain(sf_shard *s, sf_bytes key, sf_look_fn look, void *ctx);
+void sf__sqlite_explain(sf_shard *base, sf_bytes key, sf_look_fn look, void *ctx);
 
 /* resident.c */
-sf_status sf__sqlite_can_stay(const sf_shard *s, sf_residency where, sf_error *err);
-uint64_t sf__sqlite_resident_bytes(sf_shard *s, sf_residency where, uint64_t *room);
-void sf__sqlite_resident(sf_shard *s, sf_shard_resident *op);
-void sf__sqlite_resident_cancel(sf_shard *s, sf_shard_resident *op);
-void sf__sqlite_resident_let_go(sf_shard *s);
+sf_status sf__sqlite_can_stay(const sf_shard *base, sf_residency where, sf_error *err);
+uint64_t sf__sqlite_resident_bytes(sf_shard *base, sf_residency where, uint64_t *room);
+void sf__sqlite_resident(sf_shard *base, sf_shard_resident *op);
+void sf__sqlite_resident_cancel(sf_shard *base, sf_shard_resident *op);
+void sf__sqlite_resident_let_go(sf_shard *base);
 
 /* check.c */
-sf_status sf__sqlite_check(sf_shard *s, struct sf_shard_check *check, sf_error *err);
+sf_status sf__sqlite_check(sf_shard *base, struct sf_shard_check *check, sf_error *err);
 
 #endif

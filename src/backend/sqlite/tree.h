@@ -68,20 +68,19 @@ typedef struct sf_tree_payload {
 bool sf__tree_chain(const sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint32_t most, sf_page_need *out);
 
 /* At least `want` bytes of it, or all there are. */
-sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint64_t want, sf_tree_payload *out,
-                           sf_btree_cell *found, sf_error *err) SF_MUST_USE;
+sf_status sf__tree_payload(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint64_t want, sf_tree_payload *out,
+                           sf_btree_cell *cell, sf_error *err) SF_MUST_USE;
 void sf__tree_payload_drop(sf_tree_payload *p); /* takes a zeroed one and leaves one */
 
 /* k of a cell of the ordered tree. *found false: no blob, so it lies below all keys. */
-sf_status sf__tree_key(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf_tree_payload *payload, bool *found,
+sf_status sf__tree_key(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, bool *found,
                        sf_bytes *key, sf_error *err) SF_MUST_USE;
 /* How many cells of the page are before the key in the tree's order, `with` one that equals it; *equal: there is one. Goes on
  * where it missed a page. */
 sf_status sf__tree_search(sf_tree_walk *w, sf_tree_page *p, sf_bytes key, bool with, sf_tree_payload *payload,
                           uint32_t *count, bool *equal, sf_error *err) SF_MUST_USE;
 /* The child page left of a cell of an interior page; that of the cell behind the last one is the rightmost. */
-sf_status sf__tree_child(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, uint32_t *child, sf_error *err)
-    SF_MUST_USE;
+sf_status sf__tree_child(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, uint32_t *child, sf_error *err) SF_MUST_USE;
 
 /* Where a walk to one key is; plain numbers, so that it may be kept. Zeroed: it has not begun. */
 typedef struct sf_tree_place {
@@ -104,10 +103,10 @@ sf_status sf__tree_get(sf_tree_walk *w, sf_tree_descent *d, sf_bytes key, sf_val
 /* The row of a row id: d->place says in_rows. */
 sf_status sf__tree_get_row(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, sf_error *err) SF_MUST_USE;
 /* v of a cell that is a row. Without an owner: it lies in the page, as long as that is held. */
-sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf_tree_payload *payload, sf_value *out,
+sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, sf_value *out,
                          sf_error *err) SF_MUST_USE;
 /* The row id that a cell of the index ends with. */
-sf_status sf__tree_row_id(sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf_tree_payload *payload, int64_t *out,
+sf_status sf__tree_row_id(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, int64_t *out,
                           sf_error *err) SF_MUST_USE;
 void sf__tree_descent_drop(sf_tree_descent *d); /* takes a zeroed one; its place stays */
 

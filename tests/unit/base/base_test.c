@@ -161,6 +161,10 @@ static void test_error_prefix(void **state)
     assert_string_equal(err.message, "shard 7: row 3");
     assert_int_equal(err.db_id, -1);
     assert_int_equal(sf_fail(NULL, SF_NOMEM, "x"), SF_NOMEM);
+    assert_int_equal(sf_fail(&err, SF_NOMEM, "a list"), SF_NOMEM);
+    assert_string_equal(err.message, "out of memory: a list");
+    sf_fail(&err, SF_NOMEM, "manifests: %s", "out of memory: a list"); /* of somebody else's error: told once */
+    assert_string_equal(err.message, "manifests: out of memory: a list");
     assert_true(sf_status_is_retryable(SF_UNAVAILABLE));
     assert_false(sf_status_is_retryable(SF_CORRUPT));
 }

@@ -74,7 +74,17 @@ static inline void script_free(sf_store *store)
     ((struct world *)((char *)store - offsetof(struct world, store)))->store_gone = true;
 }
 
-static const sf_store_vtable script_vtable = {script_submit, script_cancel, script_free};
+static inline void script_progress(const sf_store *store, const sf_store_op *op, sf_store_progress *out)
+{
+    *out = (sf_store_progress){.attempts = op->once ? 1 : 2, .waits_for = "the test"};
+}
+
+static const sf_store_vtable script_vtable = {
+    .submit = script_submit,
+    .cancel = script_cancel,
+    .free = script_free,
+    .progress = script_progress,
+};
 
 static inline void observe(void *ctx, const sf_store *store, uint64_t requests, uint64_t bytes)
 {

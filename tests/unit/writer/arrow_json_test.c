@@ -115,7 +115,7 @@ static void test_types(void **state)
         const char *message;
     } cases[] = {
         {"z", NULL, false, SF_INVALID,
-         "value column 't' has type binary, which is neither bool, integer, floating-point number nor text"},
+         "value column 't' has type binary, which is neither bool, integer, floating-point number nor text: cast it, or name"},
         {"w:1", NULL, false, SF_INVALID, "fixed_size_binary(1)"},
         {"d:38,0", NULL, false, SF_INVALID, "decimal(38, 0)"},
         {"tdD", NULL, false, SF_INVALID, "date32"},

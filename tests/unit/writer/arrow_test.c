@@ -329,10 +329,10 @@ static void test_refusals(void **state)
         const char *message;
     } cases[] = {
         {"float key", "g", "z", "k", -1, -1, 0, false, SF_INVALID,
-         "key column 'k' has type double, which is neither integer, text nor binary"},
+         "key column 'k' has type double, which is neither integer, text nor binary: cast it"},
         {"list value", "l", "+l", "k", -1, -1, 0, false, SF_INVALID, "value column 'v' has type list"},
         {"integer value", "l", "l", "k", -1, -1, 0, false, SF_INVALID,
-         "value column 'v' has type int64, which is neither text nor binary"},
+         "value column 'v' has type int64, which is neither text nor binary: cast it, or have each value be a JSON object"},
         {"places behind the point", "d:38,2", "z", "k", -1, -1, 0, false, SF_INVALID,
          "key column 'k' has type decimal(38, 2)"},
         {"time key", "tsu:Europe/Berlin", "z", "k", -1, -1, 0, false, SF_INVALID, "has type timestamp[us, Europe/Berlin]"},

@@ -129,7 +129,7 @@ class Serving(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         folder = folder_of(worker, self.name)
-        make_local_folder(folder)
+        make_local_folder(folder, "temporary-directory in Dask's configuration")
 
         async def answer(name: str, places: list[list[int]]) -> list[bytes]:
             return await asyncio.to_thread(_blocks, folder / Path(name).name, places)
@@ -185,7 +185,7 @@ class Exchanging:
 
     def __enter__(self) -> Exchanging:
         if self._client is None:
-            self.exchange.here().mkdir(parents=True)
+            make_local_folder(self.exchange.here())
         else:
             self._client.register_plugin(Serving(self.exchange))
         return self
