@@ -68,18 +68,26 @@ sf_status sf__merge_taken(sf_merge *m, sf_bytes key, sf_error *err)
     return key_set(m, key, err);
 }
 
+/* Whether `a` comes before `b`. */
+static bool is_before(const sf_merge *m, sf_bytes a, sf_bytes b)
+{
+    int c = sf_bytes_cmp(a, b);
+
+    return m->reverse ? c > 0 : c < 0;
+}
+
 bool sf__merge_top_alone(const sf_merge *m, const sf_bytes **before)
 {
     const sf_scan_source *top = sf__merge_top(m);
     uint32_t next;
 
     *before = NULL;
-    if (m->reverse || m->gathered || top->mem || (m->started && sf_bytes_cmp(top->key, sf__merge_key(m)) <= 0))
+    if (m->gathered || top->mem || (m->started && !is_before(m, sf__merge_key(m), top->key)))
         return false;
     if (!sf__kway_runner_up(&m->kway, &next))
         return true;
     *before = &m->kway.slots[next].key;
-    return sf_bytes_cmp(top->key, **before) < 0;
+    return is_before(m, top->key, **before);
 }
 
 static void version_set(sf_merge *m, const sf_scan_source *src)

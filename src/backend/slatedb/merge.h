@@ -41,8 +41,8 @@ void sf__merge_top_moved(sf_merge *m);
 /* Takes the top's row into what is being gathered. *complete: it belongs to another key, so that the gathered one is
  * complete, and nothing was taken. */
 sf_status sf__merge_gather(sf_merge *m, bool *complete, sf_error *err) SF_MUST_USE;
-/* Forwards, nothing gathered, the top an SST's: whether its key is no other source's and comes behind all that was taken. *before: rows with keys
- * below it are the top's alone; NULL: all are. */
+/* Nothing gathered, the top an SST's: whether its key is no other source's and comes behind all that was taken. *before: rows with keys
+ * that come before it are the top's alone; NULL: all are. */
 bool sf__merge_top_alone(const sf_merge *m, const sf_bytes **before);
 /* Rows of the top up to this key were taken by somebody else. */
 sf_status sf__merge_taken(sf_merge *m, sf_bytes key, sf_error *err) SF_MUST_USE;

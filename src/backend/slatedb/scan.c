@@ -30,9 +30,9 @@ struct slatedb_scan {
     sf_merge merge;
     sf_row row;            /* that it stands at, of a merge */
     sf_scan_source *solo;  /* the only source of all, forwards: its rows need no merge, and are shown many at a time: */
-    sf_block_rows *many;   /* so are, of a merge forwards, those that only one source has up to a key of another: */
-    sf_scan_source *alone; /* the last such source; further versions of its last key are passed over */
-    bool alone_shown;      /* it stands at a row that was looked at */
+    sf_block_rows *many;   /* so are, of a merge, those that only one source has up to a key of another: */
+    sf_scan_source *alone; /* forwards: the last such source; further versions of its last key are passed over */
+    bool alone_shown;      /* the top stands at a row that was looked at */
     bool solo_fresh;       /* the row that it stands at has not been looked at */
     uint64_t limit;
     sf_error lost; /* a source has lost its place: the scan cannot go on */
@@ -234,7 +234,7 @@ static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
     return rc;
 }
 
-/* The rows that a source stands at, once the first of them shows, below `before` unless that is NULL. */
+/* The rows that a source stands at, forwards once the first of them shows, that come before `before` unless that is NULL. */
 static void show_more(struct slatedb_scan *s, sf_scan_source *src, const sf_bytes *before)
 {
     if (!s->many && s->buffer_bytes >= MANY_ROWS_FROM)
@@ -243,8 +243,12 @@ static void show_more(struct slatedb_scan *s, sf_scan_source *src, const sf_byte
         return; /* then one at a time, as without memory */
     s->many->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
     sf__source_rows(src, before, s->many);
+    if (s->many->count == 0)
+        return;
+    s->base.at = SF_SCAN_AT_ROW;
     s->base.rows = s->many->rows;
     s->base.count = s->many->count;
+    s->base.owner = src->owner;
 }
 
 /* Rows of the only source, or one step towards one. A key's versions come newest first. */
@@ -287,22 +291,24 @@ static void merge_begin(struct slatedb_scan *s)
     }
 }
 
-/* The rows of the top that no other source has a say in. */
+/* The rows of the top that no other source has a say in. Backwards, where older versions of a key come first, there may be none that can be told at once. */
 static sf_status show_alone(struct slatedb_scan *s, const sf_bytes *before, sf_error *err)
 {
     sf_scan_source *top = sf__merge_top(&s->merge);
-    sf_status rc = show(s, top->key, top->value, top->owner, top->flags, err);
+    sf_status rc = s->io.reverse ? SF_OK : show(s, top->key, top->value, top->owner, top->flags, err);
 
     if (rc != SF_OK)
         return rc; /* the next step meets it again */
-    if (s->base.at == SF_SCAN_AT_ROW)
+    if (s->io.reverse || s->base.at == SF_SCAN_AT_ROW)
         show_more(s, top, before);
+    if (s->io.reverse && s->base.at != SF_SCAN_AT_ROW)
+        return SF_OK;
     rc = sf__merge_taken(&s->merge, s->base.at == SF_SCAN_AT_ROW ? s->base.rows[s->base.count - 1].key : top->key, err);
     if (rc != SF_OK) {
         s->base.at = SF_SCAN_BETWEEN_ROWS;
         return lose(s, rc, err);
     }
-    s->alone = top;
+    s->alone = s->io.reverse ? NULL : top;
     s->alone_shown = true;
     return SF_OK;
 }
@@ -333,8 +339,11 @@ static sf_status merge_one(struct slatedb_scan *s, sf_error *err)
             return rc == SF_OK ? SF_OK : lose(s, rc, err);
         }
         s->alone = NULL;
-        if (sf__merge_top_alone(&s->merge, &before))
-            return show_alone(s, before, err);
+        if (sf__merge_top_alone(&s->merge, &before)) {
+            rc = show_alone(s, before, err);
+            if (rc != SF_OK || s->alone_shown)
+                return rc;
+        }
         rc = sf__merge_gather(&s->merge, &complete, err);
         if (rc == SF_OK && !complete)
             rc = top_next(s, err);

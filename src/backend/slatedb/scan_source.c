@@ -271,14 +271,15 @@ static bool ahead_add(sf_scan_source *src, const sf_scan_pos *end)
     return true;
 }
 
-/* Half of a window is used up: the scan goes on, so more windows may come. Failing to ask for them does no harm. */
+/* Half of a window is used up: the scan goes on, so more windows may come. One that has come as far as to read ahead all that it may goes on for sure:
+ * then they are asked for as soon as there is room, so that they are read all the while. Failing to ask for them does no harm. */
 static void read_ahead(sf_scan_source *src)
 {
     const sf_extent *now = sf__window_extent(src->now);
     uint32_t used = src->io->reverse ? now->first + now->count - 1 - src->pos.block : src->pos.block - now->first;
     sf_scan_pos end = src->pos;
 
-    if (src->io->max_ahead == 0 || used != now->count / 2)
+    if (src->io->max_ahead == 0 || used != (src->reach < src->io->max_ahead ? now->count / 2 : 0))
         return;
     if (!src->ahead)
         src->ahead = sf__calloc(src->io->shard->base.rt->alloc, SF_SCAN_WINDOWS_AHEAD, sizeof(sf_window *));
@@ -477,10 +478,13 @@ sf_status sf__source_next(sf_scan_source *src, sf_error *err)
 
 void sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out)
 {
+    const sf_scan_bounds *b = &src->pos.bounds;
+    const bool reverse = src->io->reverse;
+
     out->max_seq = src->io->shard->view.max_seq;
-    out->has_end = src->pos.block == src->pos.last && src->pos.bounds.has_hi;
-    out->end = src->pos.bounds.hi; /* if it is included, too: the step that follows tells */
-    if (before && (!out->has_end || sf_bytes_cmp(*before, out->end) < 0)) {
+    out->has_end = src->pos.block == src->pos.last && (reverse ? b->lo.n > 0 || b->lo_excluded : b->has_hi);
+    out->end = reverse ? b->lo : b->hi; /* if it is included, too: the step that follows tells */
+    if (before && (!out->has_end || (sf_bytes_cmp(*before, out->end) > 0) == reverse)) {
         out->has_end = true;
         out->end = *before;
     }

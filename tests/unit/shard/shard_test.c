@@ -761,13 +761,14 @@ static void merged_scans_share_a_buffer(void **state)
         }
 }
 
-/* One source, forwards: many rows at a time, but for a scan that may hold hardly more than those would take. */
+/* Many rows at a time, but for a scan that may hold hardly more than those would take. */
 static void only_what_may_hold_more_shows_many_rows(void **state)
 {
     static const struct {
         uint64_t buffer_bytes;
         bool reverse, many;
-    } cases[] = {{0, false, false}, {4 << 10, false, false}, {1 << 20, false, true}, {1 << 20, true, false}};
+    } cases[] = {
+        {0, false, false}, {4 << 10, false, false}, {4 << 10, true, false}, {1 << 20, false, true}, {1 << 20, true, true}};
 
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
         struct world w;

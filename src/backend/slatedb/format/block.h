@@ -48,10 +48,10 @@ typedef struct sf_block_cursor {
     size_t key_len;              /* forwards: of the current key */
     bool has_last;               /* forwards: `keys` holds the key of the row shown last, */
     size_t last_len;             /* of this length */
-    struct section_row *section; /* backwards: the rows from one restart to the next */
+    struct section_row *section; /* backwards: rows that are decoded together */
     size_t section_cap;
-    size_t section_left;    /* rows of it not yet shown */
-    uint32_t sections_left; /* sections not yet decoded */
+    size_t section_left;  /* rows of it not yet shown */
+    uint32_t groups_left; /* of rows, from one restart to the next, not yet decoded */
 } sf_block_cursor;
 
 void sf__block_cursor_init(sf_block_cursor *c, const sf_allocator *a);
@@ -70,24 +70,25 @@ static inline sf_bytes sf__block_cursor_last_key(const sf_block_cursor *c)
     return c->has_last ? (sf_bytes){c->keys, c->last_len} : (sf_bytes){0};
 }
 
-/* Rows as a scan forwards shows them: of each key the newest version that may be seen, unless that is a tombstone. */
+/* Rows as a scan shows them: of each key the newest version that may be seen, unless that is a tombstone. */
 typedef struct sf_block_rows {
     /* set by the owner */
     uint64_t max_seq; /* what is newer is passed over */
     size_t most;      /* rows, SF_BLOCK_ROWS_MAX at most */
     bool has_end;
-    sf_bytes end; /* above all keys that are wanted */
+    sf_bytes end; /* forwards: above all keys that are wanted; backwards: below them, and is left to steps itself */
     /* filled */
-    bool new_key; /* the row passed last has another key than the last version that might be seen */
+    bool new_key; /* forwards: the row passed last has another key than the last version that might be seen */
     size_t count;
     sf_row rows[SF_BLOCK_ROWS_MAX];
     size_t key_bytes;
-    uint8_t keys[SF_BLOCK_ROWS_KEY_BYTES + 16]; /* of the rows, and of those between them; then what copies in steps of 16 may read */
+    uint8_t keys[SF_BLOCK_ROWS_KEY_BYTES + 16]; /* forwards: of the rows, and of those between them; then what copies in steps of 16 may read */
 } sf_block_rows;
 
 /* Forwards, at a row that shows: that one and those behind it, all of which the cursor passes: up to the end of the block, or as many as
  * there is room for, or up to a row that wants a closer look (damage, a merge operand, out of order, above the end), which the next step
- * meets. Keys and values are valid until the cursor moves. */
+ * meets. Backwards, at a row that may be seen: likewise, but there may be none, and then the cursor stays: a key is passed with all of its
+ * versions, and those of the first key of what is decoded together may go on in front of it. Keys and values are valid until the cursor moves. */
 void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out);
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err) SF_MUST_USE;

@@ -6,12 +6,15 @@
 #include "base/limits.h"
 
 /* Version 1 has no restarts; backwards it is read in groups of this many rows. */
-#define V1_SECTION_ROWS 16u
+#define V1_GROUP_ROWS 16u
 /* Keys of one section, written out. Restarts come every 16 rows, so this is 16 keys of 16 MiB. */
 #define SECTION_KEY_BYTES_MAX (256u << 20)
+/* A section has as many groups as have so few bytes, or one: all of a block of usual size. */
+#define SECTION_BYTES (8u << 10)
 
 struct section_row {
     size_t key_pos, key_len;
+    uint64_t head;    /* of its key */
     sf_block_row row; /* without its key */
 };
 
@@ -38,7 +41,7 @@ void sf__block_cursor_set(sf_block_cursor *c, const sf_block *b)
     c->pos = b->rows.n;
     c->key_len = 0;
     c->section_left = 0;
-    c->sections_left = 0;
+    c->groups_left = 0;
 }
 
 static sf_status fail(sf_block_cursor *c, sf_status rc)
@@ -46,7 +49,7 @@ static sf_status fail(sf_block_cursor *c, sf_status rc)
     c->valid = false;
     c->pos = c->block.rows.n; /* a next or prev after a failure is an end, not a guess */
     c->section_left = 0;
-    c->sections_left = 0;
+    c->groups_left = 0;
     return rc;
 }
 
@@ -205,7 +208,7 @@ static inline bool key_put(uint8_t *to, size_t room, uint64_t head, const uint8_
     return true;
 }
 
-void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
+static void rows_forth(sf_block_cursor *c, sf_block_rows *out)
 {
     const bool v1 = c->block.version == 1;
     const uint8_t *end = c->block.rows.p + c->block.rows.n;
@@ -214,7 +217,6 @@ void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
     uint64_t last_head, first_head = sf__key_head(c->first_key, 0);
     sf_cursor in;
 
-    assert(c->valid && !c->backwards && out->most <= SF_BLOCK_ROWS_MAX);
     c->row.key.p = c->keys; /* which may have moved */
     out->rows[0] = (sf_row){c->row.key, c->row.value};
     out->count = 1;
@@ -274,28 +276,60 @@ void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
 
 /* Backwards: a section is decoded forwards into arrays, which are then shown from their end. */
 
-static uint32_t section_count(const sf_block *b)
+/* Groups are what lies from one restart to the next. */
+static uint32_t group_count(const sf_block *b)
 {
-    return b->version == 2 ? b->offset_count : (b->offset_count + V1_SECTION_ROWS - 1) / V1_SECTION_ROWS;
+    return b->version == 2 ? b->offset_count : (b->offset_count + V1_GROUP_ROWS - 1) / V1_GROUP_ROWS;
 }
 
-static sf_status section_bytes(const sf_block *b, uint32_t no, sf_cursor *out, sf_error *err)
+/* The rows of group `no`, and of those in front of it that go into the same section; *first is the first of these. */
+static sf_status section_bytes(const sf_block *b, uint32_t no, uint32_t *first, sf_cursor *out, sf_error *err)
 {
-    uint32_t per = b->version == 2 ? 1 : V1_SECTION_ROWS;
+    uint32_t per = b->version == 2 ? 1 : V1_GROUP_ROWS;
     uint32_t next = (no + 1) * per; /* no is at most 65534, so this cannot wrap */
     size_t from = sf__block_offset(b, no * per);
     size_t to = next < b->offset_count ? sf__block_offset(b, next) : b->rows.n;
 
+    for (*first = no; *first > 0; --*first) {
+        size_t before = sf__block_offset(b, (*first - 1) * per);
+
+        if (before >= from || to < before || to - before > SECTION_BYTES)
+            break;
+        from = before;
+    }
     if (from >= to || !sf_bytes_slice(b->rows, from, to - from, out))
         return sf_fail(err, SF_CORRUPT, "block: rows from %zu to %zu of %zu bytes", from, to, b->rows.n);
     return SF_OK;
 }
 
-/* Counts first, then writes: `rows` NULL in the first pass. */
-static sf_status section_walk(sf_block_cursor *c, sf_cursor in, struct section_row *rows, size_t *count,
-                              size_t *key_bytes, sf_error *err)
+/* A row's key, written out behind those before it, from where `used` has got to. */
+static sf_status section_key_add(sf_block_cursor *c, const sf_stored_row *r, const struct section_row *prev,
+                                 struct section_row *out, sf_error *err)
 {
-    size_t prev_pos = 0, prev_len = 0, n = 0, used = 0;
+    const uint8_t *end = c->block.rows.p + c->block.rows.n;
+    const bool v1 = c->block.version == 1;
+    size_t used = prev ? prev->key_pos + prev->key_len : 0;
+    uint64_t head = v1 ? sf__key_head(c->first_key, 0) : prev ? prev->head : 0;
+    sf_status rc;
+
+    if (r->shared > SECTION_KEY_BYTES_MAX - used || r->suffix.n > SECTION_KEY_BYTES_MAX - used - r->shared)
+        return sf_fail(err, SF_UNSUPPORTED, "block: the rows from one restart to the next have over %u bytes of keys",
+                       SECTION_KEY_BYTES_MAX);
+    rc = keys_reserve(c, used + r->shared + r->suffix.n + 32, err); /* and what key_put() copies in steps of 16 */
+    if (rc != SF_OK)
+        return rc;
+    *out = (struct section_row){
+        .key_pos = used, .key_len = r->shared + r->suffix.n, .head = head_behind(head, r->shared, r->suffix)};
+    sf__row_out(r, &out->row);
+    (void)key_put(c->keys + used, c->keys_cap - used, out->head,
+                  v1 ? c->first_key.p : c->keys + (prev ? prev->key_pos : 0), r->shared, r->suffix,
+                  v1 || end - r->suffix.p < 16);
+    return SF_OK;
+}
+
+static sf_status section_walk(sf_block_cursor *c, sf_cursor in, size_t *count, sf_error *err)
+{
+    size_t n = 0;
     sf_stored_row r;
 
     while (in.n > 0) {
@@ -304,51 +338,32 @@ static sf_status section_walk(sf_block_cursor *c, sf_cursor in, struct section_r
 
         if (rc != SF_OK)
             return rc;
-        from = c->block.version == 2 ? prev_len : pos == 0 ? 0 : c->first_key.n;
+        from = c->block.version == 2 ? (n > 0 ? c->section[n - 1].key_len : 0) : pos == 0 ? 0 : c->first_key.n;
         if (r.shared > from)
             return sf__block_bad_row(&c->block, pos, err);
-        if (r.shared > SECTION_KEY_BYTES_MAX - used || r.suffix.n > SECTION_KEY_BYTES_MAX - used - r.shared)
-            return sf_fail(err, SF_UNSUPPORTED, "block: the rows from one restart to the next have over %u bytes of keys",
-                           SECTION_KEY_BYTES_MAX);
-        if (rows) {
-            uint8_t *key = c->keys + used;
-
-            if (r.shared > 0)
-                memcpy(key, c->block.version == 2 ? c->keys + prev_pos : c->first_key.p, r.shared);
-            if (r.suffix.n > 0)
-                memcpy(key + r.shared, r.suffix.p, r.suffix.n);
-            rows[n].key_pos = used;
-            rows[n].key_len = r.shared + r.suffix.n;
-            sf__row_out(&r, &rows[n].row);
-        }
-        prev_pos = used;
-        prev_len = r.shared + r.suffix.n;
-        used += prev_len;
+        if (!SF_RESERVE(c->alloc, &c->section, &c->section_cap, n + 1))
+            return sf_fail(err, SF_NOMEM, "%zu rows of a block", n + 1);
+        rc = section_key_add(c, &r, n > 0 ? &c->section[n - 1] : NULL, &c->section[n], err);
+        if (rc != SF_OK)
+            return rc;
         n++;
     }
     *count = n;
-    *key_bytes = used;
     return SF_OK;
 }
 
 static sf_status section_load(sf_block_cursor *c, uint32_t no, sf_error *err)
 {
     sf_cursor in;
-    size_t count, key_bytes;
-    sf_status rc = section_bytes(&c->block, no, &in, err);
+    size_t count;
+    uint32_t first;
+    sf_status rc = section_bytes(&c->block, no, &first, &in, err);
 
     if (rc == SF_OK)
-        rc = section_walk(c, in, NULL, &count, &key_bytes, err);
-    if (rc == SF_OK)
-        rc = keys_reserve(c, key_bytes, err);
+        rc = section_walk(c, in, &count, err);
     if (rc != SF_OK)
         return rc;
-    if (!SF_RESERVE(c->alloc, &c->section, &c->section_cap, count))
-        return sf_fail(err, SF_NOMEM, "%zu rows of a block", count);
-    rc = section_walk(c, in, c->section, &count, &key_bytes, err);
-    if (rc != SF_OK)
-        return rc;
-    c->sections_left = no;
+    c->groups_left = first;
     c->section_left = count;
     return SF_OK;
 }
@@ -364,9 +379,9 @@ static sf_status step_back(sf_block_cursor *c, sf_error *err)
     if (c->section_left == 0) {
         sf_status rc;
 
-        if (c->sections_left == 0)
+        if (c->groups_left == 0)
             return SF_OK;
-        rc = section_load(c, c->sections_left - 1, err);
+        rc = section_load(c, c->groups_left - 1, err);
         if (rc != SF_OK)
             return fail(c, rc);
     }
@@ -383,8 +398,59 @@ static sf_status backwards_begin(sf_block_cursor *c, sf_error *err)
     c->has_last = false;
     c->valid = false;
     c->section_left = 0;
-    c->sections_left = 0;
+    c->groups_left = 0;
     return c->block.version == 1 ? sf__block_v1_first_key(&c->block, &c->first_key, err) : SF_OK;
+}
+
+/* Of a row and the one behind it in the section. */
+static int section_order(const sf_block_cursor *c, size_t i)
+{
+    const struct section_row *a = &c->section[i], *b = &c->section[i + 1];
+
+    if (a->head != b->head)
+        return a->head < b->head ? -1 : 1;
+    return sf_bytes_cmp(section_key(c, i), section_key(c, i + 1));
+}
+
+/* The versions of the key of row `last` of the section: *first is the newest, *shows the newest that may be seen, or one behind them. False: not all
+ * of them are sure to lie in the section, or they want a closer look. */
+static bool versions_back(const sf_block_cursor *c, const sf_block_rows *out, size_t last, size_t *first, size_t *shows)
+{
+    int order = 0;
+
+    *shows = last + 1;
+    for (*first = last;; --*first) {
+        const sf_block_row *r = &c->section[*first].row;
+
+        if (r->flags & SF_ROW_MERGE)
+            return false;
+        if (r->seq <= out->max_seq && (*shows > last || r->seq > c->section[*shows].row.seq))
+            *shows = *first;
+        if (*first == 0)
+            return false;
+        order = section_order(c, *first - 1);
+        if (order != 0)
+            break;
+    }
+    return order < 0 && (!out->has_end || sf_bytes_cmp(section_key(c, *first), out->end) > 0);
+}
+
+static void rows_back(sf_block_cursor *c, sf_block_rows *out)
+{
+    size_t at = c->section_left, first, shows;
+
+    out->count = 0;
+    out->new_key = false;
+    for (size_t last = at; versions_back(c, out, last, &first, &shows); last = first - 1) {
+        if (shows <= last && !(c->section[shows].row.flags & SF_ROW_TOMBSTONE)) {
+            if (out->count == out->most)
+                break;
+            out->rows[out->count++] = (sf_row){section_key(c, shows), c->section[shows].row.value};
+        }
+        if (out->count > 0)
+            at = first;
+    }
+    c->section_left = at;
 }
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err)
@@ -393,7 +459,7 @@ sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err)
 
     if (rc != SF_OK)
         return fail(c, rc);
-    c->sections_left = section_count(&c->block);
+    c->groups_left = group_count(&c->block);
     return step_back(c, err);
 }
 
@@ -407,7 +473,7 @@ sf_status sf__block_cursor_seek_lt(sf_block_cursor *c, sf_bytes key, sf_error *e
     if (rc == SF_OK && c->block.version == 1) {
         rc = sf__block_v1_lower_bound(&c->block, key, &i, &c->first_key, err);
         none = rc == SF_OK && i == 0;
-        i = rc == SF_OK && i > 0 ? (i - 1) / V1_SECTION_ROWS : 0;
+        i = rc == SF_OK && i > 0 ? (i - 1) / V1_GROUP_ROWS : 0;
     } else if (rc == SF_OK) {
         rc = sf__block_restart_below(&c->block, key, &i, &none, err);
     }
@@ -427,4 +493,13 @@ sf_status sf__block_cursor_prev(sf_block_cursor *c, sf_error *err)
 {
     assert(c->backwards);
     return step_back(c, err);
+}
+
+void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
+{
+    assert(c->valid && out->most <= SF_BLOCK_ROWS_MAX);
+    if (c->backwards)
+        rows_back(c, out);
+    else
+        rows_forth(c, out);
 }

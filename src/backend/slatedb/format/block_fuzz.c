@@ -165,6 +165,62 @@ static void check_rows(sf_block_cursor *c, uint64_t max_seq, sf_bytes end)
     must(!c->valid);
 }
 
+/* The first of the rows that have the key of row `last`; *shows: the newest of them that may be seen, if that shows, else row_count. */
+static size_t versions(size_t last, uint64_t max_seq, size_t *shows)
+{
+    size_t first = last;
+
+    while (first > 0 && sf_bytes_eq(key_at(first - 1), key_at(last)))
+        first--;
+    for (*shows = first; *shows <= last && rows[*shows].row.seq > max_seq;)
+        ++*shows;
+    if (*shows > last || (rows[*shows].row.flags & SF_ROW_TOMBSTONE))
+        *shows = row_count;
+    return first;
+}
+
+/* The same backwards, where keys are passed with all of their versions. */
+static void check_rows_back(sf_block_cursor *c, uint64_t max_seq, sf_bytes end)
+{
+    static sf_block_rows out;
+    size_t left = row_count;
+
+    must(sf__block_cursor_last(c, NULL) == SF_OK);
+    while (left > 0) {
+        size_t n = 0, before = left, shows;
+
+        must(c->valid && same(&c->row, left - 1));
+        out.count = 0;
+        if (rows[left - 1].row.seq <= max_seq) {
+            out.max_seq = max_seq;
+            out.most = 1 + left % SF_BLOCK_ROWS_MAX;
+            out.has_end = end.n > 0;
+            out.end = end;
+            sf__block_cursor_rows(c, &out);
+            must(out.count <= out.most && !out.new_key);
+        }
+        must(sf__block_cursor_prev(c, NULL) == SF_OK);
+        if (out.count == 0) {
+            left--;
+            continue;
+        }
+        while (left > 0 && !(c->valid && same(&c->row, left - 1))) {
+            size_t first = versions(left - 1, max_seq, &shows);
+
+            must(!out.has_end || sf_bytes_cmp(key_at(first), end) > 0);
+            if (shows < row_count) {
+                must(n < out.count && sf_bytes_eq(out.rows[n].key, key_at(shows)));
+                must(out.rows[n].value.p == rows[shows].row.value.p && out.rows[n].value.n == rows[shows].row.value.n);
+                n++;
+            }
+            for (; left > first; left--)
+                must(!(rows[left - 1].row.flags & SF_ROW_MERGE));
+        }
+        must(n == out.count && left < before);
+    }
+    must(!c->valid);
+}
+
 static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
 {
     size_t left;
@@ -183,6 +239,8 @@ static void check_whole(const sf_block *b, sf_block_cursor *c, sf_bytes key)
         return;
     check_rows(c, SF_SEQ_MAX, (sf_bytes){NULL, 0});
     check_rows(c, rows[row_count / 2].row.seq, key);
+    check_rows_back(c, SF_SEQ_MAX, (sf_bytes){NULL, 0});
+    check_rows_back(c, rows[row_count / 2].row.seq, key);
     check_key(b, c, key, SF_SEQ_MAX);
     check_key(b, c, (sf_bytes){NULL, 0}, SF_SEQ_MAX);
     for (size_t i = 0; i < row_count; i += 1 + row_count / PROBES) {
@@ -209,6 +267,11 @@ static void check_damaged(const sf_block *b, sf_block_cursor *c, sf_bytes key)
     }
     for (sf_status rc = sf__block_cursor_last(c, NULL); rc == SF_OK && c->valid;)
         rc = sf__block_cursor_prev(c, NULL);
+    out.has_end = false;
+    for (sf_status rc = sf__block_cursor_last(c, NULL); rc == SF_OK && c->valid;) {
+        sf__block_cursor_rows(c, &out);
+        rc = sf__block_cursor_prev(c, NULL);
+    }
     (void)!sf__block_get(b, key, SF_SEQ_MAX, &found, &row, NULL);
     must(sf__block_cursor_seek_ge(c, key, NULL) == SF_OK || !c->valid);
     must(sf__block_cursor_seek_lt(c, key, NULL) == SF_OK || !c->valid);
