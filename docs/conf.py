@@ -75,6 +75,18 @@ def signature_of(
     return (re.sub(r"<(factory|object object[^>]*)>", "...", signature), returns) if signature else None
 
 
+def titles_to_captions(_app: Any, _docname: str, source: list[str]) -> None:
+    """The name of the file that a block of code is to be saved as (```csv title="users.csv") stands above the block."""
+    source[0] = re.sub(r'^```(\w+) title="([^"]+)"$', r"```{code-block} \1\n:caption: \2", source[0], flags=re.M)
+
+
+def skip_member(_app: Any, _what: str, name: str, _object: Any, _skip: bool, _options: Any) -> bool | None:
+    """How pydantic is set up is nobody's interface."""
+    return True if name == "model_config" else None
+
+
 def setup(app: Any) -> None:
+    app.connect("source-read", titles_to_captions)
+    app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-signature", signature_of)
     app.connect("autodoc-process-docstring", docstring_to_rst)
