@@ -1,5 +1,7 @@
 #include "backend/sqlite/cursor.h"
 
+#include <assert.h>
+
 #include "base/error.h"
 #include "base/pin.h"
 
@@ -22,6 +24,21 @@ const sf_tree_page *sf__cursor_page(const sf_tree_cursor *c)
 uint32_t sf__cursor_cell(const sf_tree_cursor *c)
 {
     return c->levels[c->depth - 1].index - c->backwards;
+}
+
+uint32_t sf__cursor_left(const sf_tree_cursor *c)
+{
+    const sf_tree_level *l = &c->levels[c->depth - 1];
+
+    return c->backwards ? l->index - 1 : l->page.header.cells - l->index - 1;
+}
+
+void sf__cursor_skip(sf_tree_cursor *c, uint32_t cells)
+{
+    sf_tree_level *l = &c->levels[c->depth - 1];
+
+    assert(!l->page.header.interior && cells <= sf__cursor_left(c));
+    l->index = c->backwards ? l->index - cells : l->index + cells;
 }
 
 /* Down to a leaf: to the bound, or to the first cell of what is below. */

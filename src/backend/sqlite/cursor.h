@@ -32,6 +32,9 @@ sf_status sf__cursor_next(sf_tree_walk *w, sf_tree_cursor *c, sf_error *err) SF_
 /* AT_CELL: where it is. */
 const sf_tree_page *sf__cursor_page(const sf_tree_cursor *c);
 uint32_t sf__cursor_cell(const sf_tree_cursor *c);
+/* AT_CELL, in a leaf: how many cells come behind it there; and past so many of them. */
+uint32_t sf__cursor_left(const sf_tree_cursor *c);
+void sf__cursor_skip(sf_tree_cursor *c, uint32_t cells);
 
 /* After it has missed a leaf: the leaves that come next, at most `most`, that one first, as far as memory tells; how many. */
 size_t sf__cursor_upcoming(sf_tree_walk *w, const sf_tree_cursor *c, uint32_t *out, size_t most);

@@ -11,6 +11,8 @@
 /* Pages of the first fill, and of a scan that wants few rows. */
 #define FIRST_PAGES 4u
 #define FEW_ROWS 16u
+/* Rows that it shows at a time. */
+#define MANY_ROWS 64u
 /* Bytes of one fill at most; several requests at a time. */
 #define FILL_BYTES (UINT64_C(4) << 20)
 
@@ -29,10 +31,11 @@ struct sqlite_scan {
     bool at_cell; /* whose row was not given yet */
     sf_tree_payload payload;
     sf_tree_descent row; /* that the cell leads to, of a table with row ids */
-    sf_value value;      /* of the row that it stands at: */
-    sf_row shown;
+    sf_value value;      /* of the first row that it stands at: */
+    sf_row shown[MANY_ROWS];
+    size_t most;            /* of those, that can be used */
     sf_buf *last_owner;     /* holds `last` */
-    sf_bytes last;          /* key of the row given last */
+    sf_bytes last;          /* key of the last row that it stands at */
     bool again;             /* a page looked damaged and is read once more */
     sf_page_need need;      /* NEEDS_FILL */
     const sf_error *failed; /* there was no memory to fill it; until that is told */
@@ -103,6 +106,7 @@ sf_status sf__sqlite_scan_open(sf_shard *shard, const sf_scan_range *range, uint
     s->has_hi = range->has_end;
     s->reverse = range->reverse;
     s->base = (sf_shard_scan){.shard = sf__shard_acquire(shard), .at = SF_SCAN_BETWEEN_ROWS};
+    s->most = range->limit > 0 && range->limit < MANY_ROWS ? (size_t)range->limit : MANY_ROWS;
     s->window = range->limit > 0 && range->limit <= FEW_ROWS ? 1 : FIRST_PAGES;
     s->most_bytes = buffer_bytes < FILL_BYTES ? buffer_bytes : FILL_BYTES;
     seek(s);
@@ -210,7 +214,23 @@ static void remember(struct sqlite_scan *s, sf_bytes key)
     s->last = key;
 }
 
-/* The row of the cell that the cursor is at. */
+/* The rows behind the first one that lie in the same leaf, as long as they are as most are. */
+static void take_more(struct sqlite_scan *s, const sf_tree_walk *w, const sf_tree_page *page)
+{
+    uint32_t cell = sf__cursor_cell(&s->cursor), left = sf__cursor_left(&s->cursor), more = 0;
+    sf_row *r = &s->shown[1];
+
+    for (; more < left && more + 1 < s->most; more++, r++) {
+        cell = s->cursor.backwards ? cell - 1 : cell + 1;
+        if (!sf__tree_short_row(w, page, cell, &r->key, &r->value) || is_behind(s, true, r->key) ||
+            (sf_bytes_cmp(r->key, r[-1].key) < 0) != s->reverse || sf_bytes_eq(r->key, r[-1].key))
+            break;
+    }
+    s->base.count = 1 + more;
+    sf__cursor_skip(&s->cursor, more);
+}
+
+/* The row of the cell that the cursor is at, and what lies beside it. */
 static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
 {
     const sf_tree_page *page = sf__cursor_page(&s->cursor);
@@ -247,12 +267,14 @@ static sf_status take_row(struct sqlite_scan *s, sf_tree_walk *w, sf_error *err)
         return rc;
     if (s->payload.whole)
         s->chain_pages += s->payload.total / (w->tree->usable - 4) + 1;
-    remember(s, key);
-    s->shown = (sf_row){key, s->value.bytes};
-    s->base.rows = &s->shown;
+    s->shown[0] = (sf_row){key, s->value.bytes};
+    s->base.rows = s->shown;
     s->base.count = 1;
     s->base.owner = s->value.owner;
     s->base.at = SF_SCAN_AT_ROW;
+    if (!page->header.interior && s->value.owner == sf__owner_buf(page->owner))
+        take_more(s, w, page);
+    remember(s, s->shown[s->base.count - 1].key);
     s->at_cell = false;
     s->again = false;
     sf__tree_descent_drop(&s->row);

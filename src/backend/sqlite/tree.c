@@ -258,27 +258,62 @@ static inline const uint8_t *short_varint(const uint8_t *p, uint32_t *out)
     return p[1] < 0x80 ? p + 2 : NULL;
 }
 
-/* k of a cell as most are: a short blob in front of a row that lies in the page. False: look at it the slow way. */
-static inline bool short_key(const sf_tree_page *p, uint32_t most, uint32_t i, sf_bytes *key)
+/* The row of a cell as most are: short, in the page, and beginning with a blob. */
+struct short_row {
+    const uint8_t *record, *types; /* where it begins; the types of its columns but for the first */
+    uint32_t header, bytes;        /* of the record: up to its columns, in all */
+    uint32_t key_bytes;
+};
+
+/* False: look at it the slow way. */
+static inline bool short_row(const sf_tree_page *p, uint32_t most, uint32_t i, struct short_row *out)
 {
     const uint32_t pointer = p->header.cells_off + 2 * i;
-    const uint8_t *begin = p->bytes.p, *at, *record;
-    uint32_t off, payload, header, type;
+    const uint8_t *begin = p->bytes.p;
+    uint32_t off, type;
 
     if (pointer + 2 > p->bytes.n)
         return false;
     off = (uint32_t)sf_load_be(begin + pointer, 2) + (p->header.interior ? 4 : 0);
-    if (off < p->header.cells_off || off + 8 > p->bytes.n) /* the three lengths */
+    if (off < p->header.cells_off || off + 8 > p->bytes.n) /* the lengths up to that of v */
         return false;
-    record = short_varint(begin + off, &payload);
-    if (!record || payload > most || payload > p->bytes.n - (size_t)(record - begin) || record[0] >= 0x80)
+    out->record = short_varint(begin + off, &out->bytes);
+    if (!out->record || out->bytes > most || out->bytes > p->bytes.n - (size_t)(out->record - begin) ||
+        out->record[0] >= 0x80)
         return false;
-    header = record[0];
-    at = short_varint(record + 1, &type);
-    if (!at || type < 12 || type % 2 != 0 || header < (size_t)(at - record) || header > payload ||
-        (type - 12) / 2 > payload - header)
+    out->header = out->record[0];
+    out->types = short_varint(out->record + 1, &type);
+    if (!out->types || type < SF_RECORD_BLOB || type % 2 != 0 || out->header < (size_t)(out->types - out->record) ||
+        out->header > out->bytes)
         return false;
-    *key = sf_bytes_of(record + header, (type - 12) / 2);
+    out->key_bytes = (type - SF_RECORD_BLOB) / 2;
+    return out->key_bytes <= out->bytes - out->header;
+}
+
+static inline bool short_key(const sf_tree_page *p, uint32_t most, uint32_t i, sf_bytes *key)
+{
+    struct short_row r;
+
+    if (!short_row(p, most, i, &r))
+        return false;
+    *key = sf_bytes_of(r.record + r.header, r.key_bytes);
+    return true;
+}
+
+bool sf__tree_short_row(const sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_bytes *key, sf_bytes *value)
+{
+    struct short_row r;
+    const uint8_t *end;
+    uint32_t type;
+
+    if (i >= p->header.cells || w->tree->value != 1 || !short_row(p, sf__btree_local_max(w->tree->usable), i, &r))
+        return false;
+    end = short_varint(r.types, &type);
+    if (!end || (size_t)(end - r.record) > r.header || type < SF_RECORD_BLOB ||
+        (type - SF_RECORD_BLOB) / 2 > r.bytes - r.header - r.key_bytes)
+        return false;
+    *key = sf_bytes_of(r.record + r.header, r.key_bytes);
+    *value = sf_bytes_of(key->p + key->n, (type - SF_RECORD_BLOB) / 2);
     return true;
 }
 

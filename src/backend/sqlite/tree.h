@@ -105,6 +105,9 @@ sf_status sf__tree_get_row(sf_tree_walk *w, sf_tree_descent *d, sf_value *out, s
 /* v of a cell that is a row. Without an owner: it lies in the page, as long as that is held. */
 sf_status sf__tree_value(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, sf_value *out,
                          sf_error *err) SF_MUST_USE;
+/* k and v of a cell of the ordered tree that is a row, if that lies in the page and is as most are: a short blob, and then v, which has bytes. False: look
+ * at it as above. */
+bool sf__tree_short_row(const sf_tree_walk *w, const sf_tree_page *p, uint32_t cell, sf_bytes *key, sf_bytes *value);
 /* The row id that a cell of the index ends with. */
 sf_status sf__tree_row_id(sf_tree_walk *w, const sf_tree_page *p, uint32_t i, sf_tree_payload *payload, int64_t *out,
                           sf_error *err) SF_MUST_USE;

@@ -1,7 +1,8 @@
 /* Input: u8 flags | u8 root | u8 root of the rows, 0: none | pages of 512 bytes. A tree of any kind, with rows of its own or in
  * another one, ascending or descending; in memory or, by flag 16, missed page by page.
  *
- * Walks and cursors end, whatever the pages say; rows of a scan that are in order have a value or lead to damage. */
+ * Walks and cursors end, whatever the pages say; rows of a scan that are in order have a value or lead to damage, and are the same where they are
+ * taken the short way. */
 #include <stdlib.h>
 
 #include "backend/sqlite/cursor.h"
@@ -60,6 +61,21 @@ static void look_up(sf_tree_walk *w, sf_bytes key)
     sf__tree_descent_drop(&d);
 }
 
+/* A row that is taken the short way is the one that it is the long way. */
+static void check_short_row(sf_tree_walk *w, const sf_tree_cursor *c, bool blob, sf_bytes key)
+{
+    sf_tree_payload payload = {0};
+    sf_value v = {0};
+    sf_bytes k, value;
+
+    if (!sf__tree_short_row(w, sf__cursor_page(c), sf__cursor_cell(c), &k, &value))
+        return;
+    must(blob && k.p == key.p && k.n == key.n);
+    must(sf__tree_value(w, sf__cursor_page(c), sf__cursor_cell(c), &payload, &v, NULL) == SF_OK);
+    must(!v.owner && v.bytes.p == value.p && v.bytes.n == value.n);
+    sf__tree_payload_drop(&payload);
+}
+
 static void scan(sf_tree_walk *w, bool backwards, sf_bytes bound)
 {
     sf_tree_cursor c = {.backwards = backwards, .has_bound = bound.n > 0, .bound = bound};
@@ -82,8 +98,12 @@ static void scan(sf_tree_walk *w, bool backwards, sf_bytes bound)
         do
             rc = sf__tree_key(w, sf__cursor_page(&c), sf__cursor_cell(&c), &payload, &blob, &key, NULL);
         while (goes_on(w, rc));
+        if (rc == SF_OK)
+            check_short_row(w, &c, blob, key);
         if (rc == SF_OK && blob && rows < 20)
             look_up(w, key);
+        if (rc == SF_OK && rows % 2 == 1 && !sf__cursor_page(&c)->header.interior)
+            sf__cursor_skip(&c, sf__cursor_left(&c) / 2);
     }
     must(rc == SF_OK || rc == SF_CORRUPT);
     sf__tree_payload_drop(&payload);
