@@ -168,7 +168,7 @@ class Page:
         return f"{table(['machine', ''], rows)}\nMeasuring took {took / 60:.0f} minutes. {rest}\n"
 
     def targets(self) -> str:
-        r, cold = self.r, "cold multi_get/{} keys, over gaps of 32 KiB"
+        r, cold = self.r, "cold multi_get/{} keys, over gaps as by default"
 
         def wheel_key(count: int) -> float:
             return min(r.median(f"multi_get({count}), by the clock/100B uniform/wheel, gather"), r.median("await get, by the clock/100B uniform/wheel"))
@@ -307,7 +307,7 @@ class Page:
         return f"![{title}](plots/cold-get.svg)\n\n{table(['ms', 'ours', 'GET by libcurl', 'more'], rows)}\n{counted}"
 
     def cold_multi_get(self) -> str:
-        cases = [f"{count} keys, {gap}" for count in (1000, 10000) for gap in ("neighbours only", "over gaps of 32 KiB")]
+        cases = [f"{count} keys, {gap}" for count in (1000, 10000) for gap in ("neighbours only", "over gaps as by default")]
         whos = ("ours", "GETs by libcurl")
         groups = [(case, [(who, f"cold multi_get/{case}, {S3}/{who}") for who in whos]) for case in cases]
         rows = [[case, *(self.r.cell(f"cold multi_get/{case}/{what}") for what in ("trips", "requests", "at once")), number(self.r.median(f"cold multi_get/{case}/bytes") / 1e6),
@@ -408,7 +408,7 @@ class Page:
         rows = [row("in memory, or in the disk cache", 0.0), row("absent keys, ruled out by the filter", r.median("cold get/of an absent key/requests")),
                 row("cold, one by one", r.median("cold get/of a key/requests"))]  # fmt: skip
         for count in (1000, 10000):
-            for gap in ("over gaps of 32 KiB", "neighbours only"):
+            for gap in ("over gaps as by default", "neighbours only"):
                 rows.append(row(f"cold, batches of {count:,}, {gap}", r.median(f"cold multi_get/{count} keys, {gap}/requests") / count))
         opened = [[f"opening {n} shards, a million times", number(r.median(f"open/{n} shards/requests") * 1e6), f"${number(r.median(f'open/{n} shards/requests') * get)}"] for n in (8, 128)]
         polls = ["a poll that finds nothing, a million times", number(r.median("refresh/8 shards/requests") * 1e6), f"${number(r.median('refresh/8 shards/requests') * get)}"]

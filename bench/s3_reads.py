@@ -151,7 +151,7 @@ def cold_gets(p: Proxy, server: S3Server, plain: Path, name: str, rows: int, cou
 
 def cold_batches(p: Proxy, plain: Path, name: str, rows: int, rounds: int) -> None:
     for count in (1_000, 10_000):
-        for gap, what in ((0, "neighbours only"), (CacheOptions().read_gap_bytes, "over gaps of 32 KiB")):
+        for gap, what in ((0, "neighbours only"), (CacheOptions().read_gap_bytes, "over gaps as by default")):
             case = f"{count} keys, {what}"
             tell(f"cold multi_get, {case}")
             if gap:  # else they are more than may be under way at once

@@ -591,13 +591,18 @@ int cmd_publish(struct cli *c)
     struct publication p = {.c = c, .key_format = number_or(a, OPT_KEY_FORMAT, 0)};
     int rc;
 
-    if (!args_has(a, OPT_KEY) || (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES)) ||
-        (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL)))
-        return args_usage_error(a->command, "Required are --key, --value or --values, and --num-dbs or --cel");
+    if (!args_has(a, OPT_KEY))
+        return args_usage_error(a->command, "Missing option --key, the column of keys");
+    if (!args_has(a, OPT_VALUE) && !args_has(a, OPT_VALUES))
+        return args_usage_error(a->command,
+                                "Missing option --value, the column of values, or --values json for all of them");
+    if (!args_has(a, OPT_NUM_DBS) && !args_has(a, OPT_CEL))
+        return args_usage_error(a->command, "Missing option --num-dbs, the number of shards, or --cel, a rule");
     if (p.key_format == 2 && number_or(a, OPT_KEY_ENCODING, SF_KEY_U64BE) <= SF_KEY_U32BE)
         return args_usage_error(a->command, "Integers do not stand in base64: --key-encoding tells what keys are");
     if (!find_format(&p, a->words[0]))
-        return args_usage_error(a->command, "The name of the file does not tell its format: give --input-format");
+        return args_usage_error(
+            a->command, "The name of the file does not tell its format: give --input-format csv, jsonl or parquet");
     if (args_has(a, OPT_RESUME) && !args_has(a, OPT_RUN_ID))
         return args_usage_error(a->command, "--resume needs --run-id, of the run that goes on");
     p.skips = number_or(a, OPT_ON_BAD_ROW, 0) > 0;

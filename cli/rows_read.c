@@ -139,17 +139,28 @@ static int csv_record(struct rows *r)
     }
 }
 
+/* Names of columns are told up to so many bytes. */
+#define NAMES_TOLD_MAX 200
+
 static bool column_find(struct rows *r, const char *name, size_t *at)
 {
+    struct text there = {0};
+
     for (size_t i = 0; i < r->header_count; i++) {
         sf_bytes f = field(&r->header, r->header_ends, i);
 
         if (f.n == strlen(name) && memcmp(f.p, name, f.n) == 0) {
+            text_free(&there);
             *at = i;
             return true;
         }
+        text_puts(&there, i > 0 ? ", '" : "'");
+        text_add(&there, f.p, f.n);
+        text_putc(&there, '\'');
     }
-    fail(r, "there is no column '%s'", name);
+    fail(r, "there is no column '%s' among %.*s%s", name, NAMES_TOLD_MAX, text_str(&there),
+         there.n > NAMES_TOLD_MAX ? "..." : "");
+    text_free(&there);
     return false;
 }
 
@@ -316,7 +327,9 @@ static int parquet_end(struct rows *r)
     if (waitpid(r->reader, &status, 0) != r->reader)
         status = -1;
     r->reader = 0;
-    return status == 0 ? 0 : fail_for_good(r, "the reader of Parquet files ended before all was read");
+    return status == 0 ? 0
+                       : fail_for_good(r, "the reader of Parquet files ended before all was read; it takes a Python with "
+                                          "shardyfusion and pyarrow, which SHARDY_PYTHON names");
 }
 
 /* {"binary": {COLUMN: true, ...}}: what the reader of Parquet says before the first row. */

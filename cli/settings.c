@@ -389,7 +389,7 @@ static bool take_s3_option(struct settings *s, const char *pair)
 {
     const char *equals = strchr(pair, '='), *best = NULL;
     char *key = cli_strndup(pair, (size_t)(equals - pair));
-    size_t least = 8;
+    size_t least = 5; /* endpoint is four letters from endpoint_url */
     bool good = true, known = false;
 
     for (size_t i = 0; i < sizeof(s3_keys) / sizeof(s3_keys[0]) && !known; i++) {
@@ -406,7 +406,7 @@ static bool take_s3_option(struct settings *s, const char *pair)
     else if (best)
         good = complain("--s3-option: there is no setting '%s'; did you mean %s?", key, best);
     else
-        good = complain("--s3-option: there is no setting '%s'", key);
+        good = complain("--s3-option: there is no setting '%s': 'shardy --help' has them", key);
     free(key);
     return good;
 }

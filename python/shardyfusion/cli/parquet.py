@@ -33,8 +33,8 @@ def _write(path: str, columns: list[str]) -> None:
         raise ValueError(f"it cannot be read: {error}") from error
     schema = file.schema_arrow
     for name in columns:
-        if len(schema.get_all_field_indices(name)) != 1:
-            raise ValueError(f"there is no column '{name}', or more than one")
+        if (count := len(schema.get_all_field_indices(name))) != 1:
+            raise ValueError(f"there are {count} columns '{name}'" if count else f"there is no column '{name}' among {', '.join(map(repr, schema.names))}")
     types = pyarrow.types
     binary = {
         field.name: True
