@@ -35,7 +35,9 @@ class DeniedSqliteShardError(SqliteAdapterError, PermissionError):
 class SqliteAccessPolicy(Protocol):
     """Decides once per snapshot how its shards are read."""
 
-    def decide(self, db_bytes_per_shard: Sequence[int]) -> Decision: ...
+    def decide(self, db_bytes_per_shard: Sequence[int]) -> Decision:
+        """How, from the sizes of all shards."""
+        ...
 
 
 def decide_access_mode(

@@ -65,7 +65,11 @@ def cel_sharding(
     *,
     routing_values: Sequence[RoutingValue] | None = None,
 ) -> CelShardingSpec:
-    """Sharding by an expression of one's own."""
+    """Sharding by an expression of one's own.
+
+    expr: the expression. columns: the columns that it uses, name to type.
+    routing_values: the values that stand for shards, in the shards' order; None: the expression gives the shard's number.
+    """
     return CelShardingSpec(
         cel_expr=expr,
         cel_columns={name: _column_type(name, kind).value for name, kind in columns.items()},
@@ -76,7 +80,12 @@ def cel_sharding(
 def cel_sharding_by_columns(
     *columns: str | CelColumn, num_shards: int | None = None, separator: str = ":"
 ) -> CelShardingSpec:
-    """Sharding by the values of columns: hashed over `num_shards`, else one shard for every value found."""
+    """Sharding by the values of columns.
+
+    columns: names, of text unless they are given as `CelColumn`.
+    num_shards: the values are hashed over so many shards; None: one shard for every value that is found.
+    separator: stands between the values of several columns.
+    """
     if not columns:
         raise InvalidArgumentError("cel_sharding_by_columns requires at least one column")
     if num_shards is not None and num_shards <= 0:

@@ -52,7 +52,9 @@ class CredentialProvider(Protocol):
     the engine's, when the store has refused what it said, and ahead of their end if they tell it: `expires_at`, a `datetime`
     with a time zone."""
 
-    def resolve(self) -> S3Credentials: ...
+    def resolve(self) -> S3Credentials:
+        """Those to use now. What it raises is told by the request that needs them."""
+        ...
 
 
 @dataclass(slots=True, frozen=True, repr=False)

@@ -73,7 +73,11 @@ class ManifestArtifact:
 
 @dataclass(slots=True)
 class BuildDurations:
-    """How long the phases of a write took, in milliseconds."""
+    """How long a write took, in milliseconds.
+
+    sharding_ms: until all rows were read and routed. write_ms: until all shards were stored. manifest_ms: publishing.
+    total_ms: all of it.
+    """
 
     sharding_ms: int
     write_ms: int
@@ -83,20 +87,32 @@ class BuildDurations:
 
 @dataclass(slots=True)
 class BuildStats:
-    """What a write did."""
+    """What a write did.
+
+    durations: how long it took.
+    num_attempt_results, num_winners: attempts at shards that ended well, and those of them that were published.
+    rows_written: rows that are stored: of rows with one key one.
+    duplicates: rows left out because a later one had their key. bad_rows: rows left out as `on_bad_row` wanted.
+    shards_reused: shards stored before: unchanged, or finished by an earlier try of the run.
+    """
 
     durations: BuildDurations
     num_attempt_results: int
     num_winners: int
-    rows_written: int  # stored: of rows with one key one
-    duplicates: int = field(default=0, kw_only=True)  # rows left out because a later one had their key
-    bad_rows: int = field(default=0, kw_only=True)  # rows left out as `on_bad_row` wanted
-    shards_reused: int = field(default=0, kw_only=True)  # stored before: unchanged, or finished by an earlier try of the run
+    rows_written: int
+    duplicates: int = field(default=0, kw_only=True)
+    bad_rows: int = field(default=0, kw_only=True)
+    shards_reused: int = field(default=0, kw_only=True)
 
 
 @dataclass(slots=True)
 class BuildResult:
-    """What a write published: the winning attempt of every shard with rows, in `db_id` order."""
+    """What a write published.
+
+    run_id: of this run. winners: the published attempt of every shard with rows, in `db_id` order.
+    manifest_ref: where the manifest is; `rollback()` and `snapshot=` of readers take it.
+    stats: rows and times. run_record_ref: where the run's own record is; None: there is none.
+    """
 
     run_id: str
     winners: list[shardyfusion.RequiredShardMeta]

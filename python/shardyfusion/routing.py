@@ -43,7 +43,9 @@ class Route(Protocol):
 class ShardLookup(Protocol):
     """Finds a shard of a manifest that is not held in memory."""
 
-    def get_shard(self, db_id: int) -> shardyfusion.RequiredShardMeta: ...
+    def get_shard(self, db_id: int) -> shardyfusion.RequiredShardMeta:
+        """What the manifest says of the shard."""
+        ...
 
 
 def canonical_bytes(key: KeyInput) -> bytes:

@@ -65,17 +65,24 @@ class BuildMeta(Protocol):
     """What a shard reader factory may read of a manifest's build section."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """The run that published the snapshot."""
+        ...
 
 
 @runtime_checkable
 class ShardSizeMeta(Protocol):
-    """What a shard reader factory may read of a manifest's shard rows. `db_bytes` 0 means unknown."""
+    """What a shard reader factory may read of a manifest's shard rows."""
 
     @property
-    def db_url(self) -> str | None: ...
+    def db_url(self) -> str | None:
+        """Where the shard's objects are; None without rows."""
+        ...
+
     @property
-    def db_bytes(self) -> int: ...
+    def db_bytes(self) -> int:
+        """What they take; 0: unknown."""
+        ...
 
 
 @runtime_checkable
@@ -83,22 +90,36 @@ class Manifest(Protocol):
     """What a shard reader factory may read of the manifest of the snapshot being opened."""
 
     @property
-    def required_build(self) -> BuildMeta: ...
+    def required_build(self) -> BuildMeta:
+        """Of the run."""
+        ...
+
     @property
-    def shards(self) -> Sequence[ShardSizeMeta]: ...
+    def shards(self) -> Sequence[ShardSizeMeta]:
+        """In the order of their numbers."""
+        ...
 
 
 @runtime_checkable
 class ShardReader(Protocol):
     """One opened shard. `key` is the stored form of a key; None answers a missing one."""
 
-    def get(self, key: bytes) -> bytes | None: ...
-    def close(self) -> None: ...
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a stored key; None when the shard does not have it."""
+        ...
+
+    def close(self) -> None:
+        """Called once, when nobody reads the shard any more."""
+        ...
 
 
 @runtime_checkable
 class ShardReaderFactory(Protocol):
-    """Opens shards. Called with keywords only; `local_dir` exists."""
+    """Opens shards. Called with keywords only.
+
+    db_url: where the shard's objects are. local_dir: a folder for it that exists.
+    checkpoint_id, manifest: what the snapshot's manifest says of it.
+    """
 
     def __call__(
         self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
@@ -109,13 +130,22 @@ class ShardReaderFactory(Protocol):
 class AsyncShardReader(Protocol):
     """One opened shard. `get` may be called by several tasks at once."""
 
-    async def get(self, key: bytes) -> bytes | None: ...
-    async def close(self) -> None: ...
+    async def get(self, key: bytes) -> bytes | None:
+        """The value of a stored key; None when the shard does not have it."""
+        ...
+
+    async def close(self) -> None:
+        """Called once, when nobody reads the shard any more."""
+        ...
 
 
 @runtime_checkable
 class AsyncShardReaderFactory(Protocol):
-    """Opens shards. Called with keywords only; `local_dir` exists."""
+    """Opens shards. Called with keywords only.
+
+    db_url: where the shard's objects are. local_dir: a folder for it that exists.
+    checkpoint_id, manifest: what the snapshot's manifest says of it.
+    """
 
     async def __call__(
         self, *, db_url: str, local_dir: Path, checkpoint_id: str | None, manifest: Manifest
@@ -216,7 +246,10 @@ class CacheOptions:
 
 @dataclass(slots=True, frozen=True)
 class RetryConfig:
-    """How often to repeat something that may help: `max_retries` repetitions, the first after `initial_backoff`."""
+    """How often to repeat something that may help.
+
+    max_retries: repetitions. initial_backoff: the wait before the first. backoff_multiplier: how many times as long each next one waits.
+    """
 
     max_retries: int = 3
     initial_backoff: timedelta = timedelta(seconds=1)

@@ -34,7 +34,11 @@ ExpectedCurrent: TypeAlias = str | None | Literal[_Any.ANY]
 
 @dataclass(slots=True)
 class WriterStorageConfig:
-    """Where a snapshot is published. `s3_prefix` may also be a `file://` or `mem://` URL, or a local path."""
+    """Where a snapshot is published.
+
+    s3_prefix: "s3://bucket/prefix", a `file://` or `mem://` URL, or a local path.
+    credential_provider, s3_connection_options: how that is reached; None: as the environment says.
+    """
 
     s3_prefix: str | os.PathLike[str] = ""
     credential_provider: shardyfusion.CredentialProvider | None = None
@@ -77,7 +81,13 @@ def _default_local_root() -> str:
 
 @dataclass(slots=True)
 class WriterOutputConfig:
-    """What the objects of a run are called. `run_id` None: a random one."""
+    """What the objects of a run are called, and where rows wait on local disk.
+
+    run_id: names the run; None: a random one. A scheduler's next try under the same id continues with the next attempt number.
+    db_path_template: the folder of a shard, for `format(db_id=...)`.
+    shard_prefix, run_registry_prefix: the folders below `s3_prefix` for shards and run records, one segment each.
+    local_root: a local folder for rows that memory does not hold and for shards that are being built.
+    """
 
     run_id: str | None = None
     db_path_template: str = "db={db_id:05d}"
@@ -115,10 +125,13 @@ def _check_run_id(run_id: object) -> None:
 
 @dataclass(slots=True)
 class WriterManifestConfig:
-    """How a snapshot becomes visible. `store` None: below `s3_prefix`, with the storage group's access unless given here.
+    """How a snapshot becomes visible.
 
-    `expected_current` is the manifest that the pointer must name for the new one to take its place: a reference, None for
-    "nothing was published yet", or `ANY`; PublishConflictError otherwise.
+    store: where manifest and pointer are kept; None: below `s3_prefix`.
+    custom_manifest_fields: anything that JSON holds, for the manifest's `custom`.
+    credential_provider, s3_connection_options: how manifests are reached, where that is not as the storage group says.
+    expected_current: the manifest that the pointer must name for the new one to take its place: a reference, None for
+        "nothing was published yet", or `ANY`; PublishConflictError otherwise.
     """
 
     store: shardyfusion.ManifestStore | None = None
@@ -142,7 +155,13 @@ class WriterManifestConfig:
 
 @dataclass(slots=True)
 class KeyValueWriteConfig:
-    """How rows are stored. `adapter_factory` None: SlateDB."""
+    """How rows are stored.
+
+    key_encoding: what keys are and how they are stored: "u64be", "u32be", "utf8" or "raw".
+    batch_size: rows that an adapter of the caller's gets at once; the built-in ones choose their own.
+    adapter_factory: what makes a shard's database; None: SlateDB. `SqliteFactory()`: SQLite.
+    profile_value_sizes_for_page_size: batch engines take SQLite's page size from a sample of the values.
+    """
 
     key_encoding: KeyEncoding = KeyEncoding.U64BE
     batch_size: int = 50_000
@@ -167,7 +186,10 @@ class KeyValueWriteConfig:
 
 @dataclass(slots=True)
 class WriterRetryConfig:
-    """What is done when a shard cannot be written. None: the write fails."""
+    """What is done when a shard cannot be written.
+
+    shard_retry: how often it is written again, under the next attempt number; None: the write fails.
+    """
 
     shard_retry: RetryConfig | None = None
 
@@ -192,7 +214,10 @@ class WriterRetryConfig:
 
 @dataclass(slots=True)
 class KvWriteRateLimitConfig:
-    """Bounds on rows and bytes written a second."""
+    """Bounds on what is written a second.
+
+    max_writes_per_second: rows. max_write_bytes_per_second: bytes of keys and values. None: no bound.
+    """
 
     max_writes_per_second: float | None = None
     max_write_bytes_per_second: float | None = None
@@ -205,7 +230,10 @@ class KvWriteRateLimitConfig:
 
 @dataclass(slots=True)
 class WriterObservabilityConfig:
-    """Who is told what happens."""
+    """Who is told what happens.
+
+    metrics_collector: gets an event for each step of a write; None: nobody.
+    """
 
     metrics_collector: shardyfusion.MetricsCollector | None = None
 
@@ -215,7 +243,10 @@ class WriterObservabilityConfig:
 
 @dataclass(slots=True)
 class WriterLifecycleConfig:
-    """Where the run's own record is kept. None: beside the snapshot."""
+    """Where the run's own record is kept, by which others see that it lives, and clean-up what it left.
+
+    run_registry: None: below `s3_prefix`.
+    """
 
     run_registry: shardyfusion.RunRegistry | None = None
 
@@ -225,7 +256,11 @@ class WriterLifecycleConfig:
 
 @dataclass(slots=True)
 class HashShardingConfig:
-    """The number of shards, or how many keys each should hold at most. Exactly one."""
+    """Sharding by the hash of the key. Exactly one of both is given.
+
+    num_dbs: the number of shards.
+    max_keys_per_shard: about how many keys a shard should hold at most; their number follows from the rows.
+    """
 
     num_dbs: int | None = None
     max_keys_per_shard: int | None = None
@@ -242,7 +277,13 @@ class HashShardingConfig:
 
 @dataclass(slots=True)
 class CelShardingConfig:
-    """Sharding by a CEL expression."""
+    """Sharding by a CEL expression.
+
+    cel_expr: the expression; it gives a shard's number, or a value that stands for a shard.
+    cel_columns: the columns that it uses: name to type ("string", "int", "uint", "double", "bool", "bytes").
+    routing_values: the values that stand for shards, in the shards' order; None: the expression gives numbers.
+    infer_routing_values_from_data: the values that are found in the rows stand for shards. The rows are read twice.
+    """
 
     cel_expr: str = ""
     cel_columns: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class PythonRecordInput(Generic[T]):
-    """How records of any kind become rows. `columns_fn` gives the columns of a CEL expression."""
+    """How records of any kind become rows.
+
+    key_fn: the key of a record, as the key encoding wants it: an int, a str or bytes.
+    value_fn: its value, as bytes.
+    columns_fn: the columns of a CEL expression, by name; None: the expression sees only `key`.
+    vector_fn: of vector search, which is not there yet.
+    """
 
     key_fn: Callable[[T], KeyInput]
     value_fn: Callable[[T], bytes]
@@ -33,8 +39,9 @@ class PythonRecordInput(Generic[T]):
 class ArrowRecordInput:
     """The columns of Arrow data (anything with `__arrow_c_stream__`) that hold keys and values.
 
-    Give `value_col`, a column of bytes or text, which costs no Python object a row; or a `value_spec`, whose encoder sees
-    every row as a dict.
+    key_col: the column of keys.
+    value_col: a column of bytes or text, which costs no Python object a row.
+    value_spec: in its place a `ValueSpec`, which makes a value of several columns.
     """
 
     key_col: str
@@ -51,7 +58,11 @@ class ArrowRecordInput:
 
 @dataclass(slots=True)
 class ColumnWriteInput:
-    """The columns of a table that hold keys and values."""
+    """The columns of a table of Spark, Dask or Ray that hold keys and values.
+
+    key_col: the column of keys. value_spec: a `ValueSpec`, which makes the value.
+    vector, vector_fn: of vector search, which is not there yet.
+    """
 
     key_col: str
     value_spec: Any

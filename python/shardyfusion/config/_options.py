@@ -16,7 +16,10 @@ from shardyfusion.sharding_types import is_positive_integer
 
 @dataclass(slots=True)
 class SharedMemoryOptions:
-    """Bytes of rows on their way to worker processes, in all and to each. None: no bound."""
+    """Bounds on the bytes of rows on their way to the processes of `parallel`.
+
+    max_total_bytes: to all of them. max_bytes_per_worker: to each. None: no bound.
+    """
 
     max_total_bytes: int | None = 256 << 20
     max_bytes_per_worker: int | None = 32 << 20
@@ -29,7 +32,10 @@ class SharedMemoryOptions:
 
 @dataclass(slots=True)
 class BufferingOptions:
-    """Bounds on the rows of all shards that wait in memory. None: no bound but `batch_size`."""
+    """Bounds on what waits in memory for all shards together.
+
+    max_total_batched_items: rows, for adapters of the caller's. max_total_batched_bytes: bytes. None: no bound but `batch_size`.
+    """
 
     max_total_batched_items: int | None = None
     max_total_batched_bytes: int | None = None
@@ -45,7 +51,13 @@ Phase = Literal["adding", "building", "checking", "publishing", "cleaning", "don
 
 @dataclass(slots=True, frozen=True)
 class WriteProgress:
-    """How far a write is. `shards_total` counts the shards with rows; it is 0 until all rows were read."""
+    """How far a write is.
+
+    phase: what it does now. rows_read: taken from the source.
+    rows_written, bytes_written, shards_done: of shards that are stored.
+    shards_total: the shards with rows; 0 until all rows were read.
+    elapsed: seconds since it began.
+    """
 
     phase: Phase
     rows_read: int
@@ -70,7 +82,11 @@ class BadRow:
 
 @dataclass(slots=True, frozen=True)
 class PublishPreview:
-    """What is about to be published, for a check of one's own."""
+    """What is about to be published, for a check of one's own.
+
+    run_id, num_dbs: of the run. rows: stored ones. shards: those with rows.
+    previous_rows: rows of the snapshot that the pointer names; None: there is none.
+    """
 
     run_id: str
     num_dbs: int
@@ -113,6 +129,7 @@ class PythonWriteOptions:
     `parallel` builds shards at once: in threads of the engine when the adapter factory is a built-in one, else in one
     process a shard. The keyword-only fields:
 
+    max_queue_size, shared_memory: rows on their way to the processes of `parallel`. buffering: rows that wait in memory.
     progress, progress_interval: called about every so many seconds, on the writing thread; or a bar of shards such as `tqdm()`; None
         shows a line on a terminal, False nothing.
     cancel: setting the event ends the write with WriteCancelledError, unless the pointer has moved.
@@ -210,7 +227,12 @@ def _own_first(cls: type[_Options]) -> type[_Options]:
 @dataclass(slots=True, repr=False)
 class SparkWriteOptions(EngineWriteOptions):
     """How a write from Spark goes about it. Rows are routed by the package itself, in C, and every row is checked where it arrives:
-    `verify_routing` has nothing to add. `sort_within_partitions` counts for adapters of the caller's: shards of ours are sorted."""
+    `verify_routing` has nothing to add.
+
+    sort_within_partitions: rows come in order to adapters of the caller's; shards of ours are always sorted.
+    cache_input, storage_level: keep the rows in Spark's cache, at this level, where they are read twice.
+    spark_conf_overrides: settings of the session during the write.
+    """
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
@@ -222,7 +244,7 @@ class SparkWriteOptions(EngineWriteOptions):
 @_own_first
 @dataclass(slots=True, repr=False)
 class DaskWriteOptions(EngineWriteOptions):
-    """How a write from Dask goes about it."""
+    """How a write from Dask goes about it. `sort_within_partitions` and `verify_routing` are those of SparkWriteOptions."""
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
@@ -231,7 +253,7 @@ class DaskWriteOptions(EngineWriteOptions):
 @_own_first
 @dataclass(slots=True, repr=False)
 class RayWriteOptions(EngineWriteOptions):
-    """How a write from Ray goes about it."""
+    """How a write from Ray goes about it. `sort_within_partitions` and `verify_routing` are those of SparkWriteOptions."""
 
     sort_within_partitions: bool = False
     verify_routing: bool = True
@@ -240,7 +262,13 @@ class RayWriteOptions(EngineWriteOptions):
 @_own_first
 @dataclass(slots=True, repr=False)
 class SingleDbWriteOptions(EngineWriteOptions):
-    """How a write of one shard from Spark, Dask or Ray goes about it."""
+    """How a write of one shard from Spark, Dask or Ray goes about it.
+
+    sort_keys: the engine sorts rows for an adapter of the caller's; shards of ours are sorted on the driver.
+    num_partitions: in which they come to the driver; None: by `batch_size` where the engine sorts.
+    prefetch_partitions: the next one is computed while one is written.
+    cache_input, storage_level, spark_conf_overrides: as in SparkWriteOptions; the rows are cached where the engine sorts.
+    """
 
     sort_keys: bool = True
     num_partitions: int | None = None

@@ -55,6 +55,7 @@ class ShardVerdict:
 
     @property
     def good(self) -> bool:
+        """Whether nothing is damaged."""
         return self.first is None
 
 
@@ -74,6 +75,7 @@ class VerifyReport:
 
     @property
     def good(self) -> bool:
+        """Whether all shards are."""
         return all(shard.good for shard in self.shards)
 
     def _repr_html_(self) -> str:

@@ -18,7 +18,13 @@ OnError: TypeAlias = Literal["raise", "return"]
 
 @dataclass(slots=True, frozen=True)
 class SnapshotInfo:
-    """The snapshot that a reader serves. `created_at` is UTC; `row_count` the sum over the shards."""
+    """The snapshot that a reader serves.
+
+    run_id: the run that published it. num_dbs: its shards, those without rows among them.
+    sharding, hash_algorithm: how keys find their shards. key_encoding: what keys are, and how they are stored.
+    created_at: when it was made, in UTC. manifest_ref: where its manifest is.
+    row_count: the sum over the shards.
+    """
 
     run_id: str
     num_dbs: int
@@ -36,7 +42,12 @@ class SnapshotInfo:
 
 @dataclass(slots=True, frozen=True)
 class ShardDetail:
-    """One shard of the snapshot. Smallest and largest key are as the manifest has them: bytes come back as text."""
+    """One shard of the snapshot.
+
+    db_id: its number from 0. row_count: its rows.
+    min_key, max_key: as the manifest has them: bytes come back as text; None without rows.
+    db_url: where its objects are; None without rows.
+    """
 
     db_id: int
     row_count: int
@@ -82,10 +93,15 @@ class CacheStats:
 class ReaderHealth:
     """How a reader is.
 
-    `manifest_age` is the time since the reader was made, whatever it refreshed; `snapshot_age` the time since the
-    snapshot was built and `since_refresh` that since the last refresh that ended well. `fallback`: an older manifest
-    than the pointer named is served. `refresh_failures`: refreshes that failed since the last good one. `borrowed`: handles, scans and reads that hold a snapshot. `open_requests`: the
-    engine's requests to storage in flight, those of all readers of the process.
+    status: "healthy"; "degraded": older than the threshold that was given, or an older manifest is served; "unhealthy": closed.
+    manifest_ref: of the manifest that is served. num_shards: of its snapshot. is_closed: whether the reader is.
+    manifest_age: the time since the reader was made, whatever it refreshed.
+    snapshot_age: the time since the snapshot was built. since_refresh: since the last refresh that ended well.
+    last_refresh_error: why the last refresh failed; None once one has ended well.
+    refresh_failures: refreshes that failed since the last good one.
+    fallback: an older manifest than the pointer named is served.
+    borrowed: handles, scans and reads that hold a snapshot.
+    open_requests: the engine's requests to storage in flight, those of all readers of the process.
     """
 
     status: HealthStatus
