@@ -218,6 +218,9 @@ def test_threads_share_what_a_scan_iterates_over(tmp_path: Path, order: Any) -> 
         for _ in range(50):
             rows = reader.scan(order=order)
             assert sorted(row for taken in in_threads(lambda rows=rows: list(rows)) for row in taken) == sorted(expected)
+            batches = reader.scan(order=order).batches(3)
+            lists = [some for taken in in_threads(lambda batches=batches: list(batches)) for some in taken]
+            assert sorted(row for some in lists for row in some) == sorted(expected)
 
 
 def test_closing_beside_use_is_refused_or_comes_later() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardyfusion._engine import native
 from shardyfusion.errors import ConfigValidationError
+from shardyfusion.reader._alone import alone
 
 if TYPE_CHECKING:
     from shardyfusion._native import ArrowBatch
@@ -37,7 +38,9 @@ class ArrowRows:
 
     def arrow_batches(self) -> Iterator[Any]:
         """The rows as `pyarrow.RecordBatch`es."""
-        pa = pyarrow()
+        return alone(self._arrow_batches(pyarrow()))
+
+    def _arrow_batches(self, pa: Any) -> Iterator[Any]:
         while (batch := self._next_batch()) is not None:
             yield pa.record_batch(ArrowData(batch))
 

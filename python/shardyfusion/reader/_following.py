@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from shardyfusion._storage_errors import ForkedError
 from shardyfusion.errors import ReaderStateError
 from shardyfusion.logging import FailureSeverity, log_failure
+from shardyfusion.reader._alone import alone
 from shardyfusion.reader._types import SnapshotInfo
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ async def watch(engine: Reader, known: str, present: Callable[[], SnapshotInfo])
 
 def watch_now(engine: Reader, known: str, present: Callable[[], SnapshotInfo]) -> Iterator[SnapshotInfo]:
     """The same, blocking."""
+    return alone(_watch_now(engine, known, present))
+
+
+def _watch_now(engine: Reader, known: str, present: Callable[[], SnapshotInfo]) -> Iterator[SnapshotInfo]:
     while True:
         try:
             engine.moved(known).wait()

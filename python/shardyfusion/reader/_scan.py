@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from itertools import chain, islice
 from operator import index
-from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeAlias, TypedDict, TypeVar
 
@@ -17,6 +15,7 @@ from shardyfusion._not_copied import NotCopied
 from shardyfusion._timeouts import Timeout, engine_timeout, seconds, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
+from shardyfusion.reader._alone import alone
 from shardyfusion.reader._arrow_rows import BATCH_ROWS, ArrowData, ArrowRows, batch_of, pyarrow, table
 from shardyfusion.type_defs import KeyInput, PlainKey
 
@@ -58,30 +57,6 @@ MOST_ROWS = 4000
 """Of one step, whatever the caller wants: they become objects without a pause."""
 TURN_ROWS = 64
 """After so many rows somebody looks whether the event loop must run."""
-
-
-HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
-
-
-class Alone(Iterator[T]):
-    """An iterator that one thread after the other is in. Without the GIL, CPython 3.13 crashes when two are in a generator at once."""
-
-    def __init__(self, of: Iterator[T]) -> None:
-        self._of: Any = of
-        self._lock = RLock()  # a generator says itself that its own thread is in it already
-
-    def __next__(self) -> T:
-        with self._lock:
-            return next(self._of)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Of a generator."""
-        with self._lock:
-            self._of.close()
-
-
-def alone(of: Iterator[T]) -> Iterator[T]:
-    return of if HAS_GIL else Alone(of)
 
 
 class RowSource(Protocol):
@@ -170,8 +145,7 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
         """The rows in lists of `size`; the last one may be shorter."""
         if size <= 0:
             raise ValueError(f"size must be > 0, got {size}")
-        while batch := list(islice(self, size)):
-            yield batch
+        return alone(_lists_of(self, size))
 
     def _next_batch(self) -> ArrowBatch | None:
         if self._singly:
@@ -247,6 +221,11 @@ class Rows(NotCopied, ArrowRows, Iterator[tuple[K, bytes]], Generic[K]):
     def __del__(self) -> None:
         if hasattr(self, "_told"):
             self._end()
+
+
+def _lists_of(rows: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(rows, size)):
+        yield batch
 
 
 def _read_now(begin: Callable[[Any], Any]) -> Any:

@@ -8,8 +8,9 @@ from typing import Any, Self, Unpack
 
 from shardyfusion._not_copied import NotCopied
 from shardyfusion.logging import FailureSeverity, get_logger, log_failure
+from shardyfusion.reader._alone import alone
 from shardyfusion.reader._handle import try_get
-from shardyfusion.reader._scan import Rows, ShardScanOptions, SyncScan, alone, scan_of
+from shardyfusion.reader._scan import Rows, ShardScanOptions, SyncScan, scan_of
 from shardyfusion.reader._slatedb_shard import BlockingShard
 from shardyfusion.reader._types import MISSING
 from shardyfusion.type_defs import ShardReader

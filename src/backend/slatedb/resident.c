@@ -130,6 +130,8 @@ static void charge(struct slatedb_resident *r, uint64_t bytes)
     sf_slatedb_shard *s = r->shard;
     sf_error full = SF_ERROR_INIT;
 
+    if (bytes == 0) /* what was there already stays, whatever others have taken since */
+        return;
     s->base.bytes_resident += bytes;
     sf__block_cache_charge(s->base.cache, (int64_t)bytes);
     if (sf__block_cache_check_charged(s->base.cache, &full) != SF_OK)

@@ -354,6 +354,9 @@ static void blocks_that_stay(void **state)
     probe_clear(&w);
     assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, false), SF_OK); /* what is there is not read again */
     assert_int_equal(s.bytes, 0);
+    sf__block_cache_charge(w.shard->cache, 64 << 20); /* others take all that there is: that is no matter of what is there */
+    assert_int_equal(stay(w.shard, &s, SF_RESIDENCY_MEMORY, false), SF_OK);
+    sf__block_cache_charge(w.shard->cache, -(64 << 20));
     for (size_t i = 0; i < w.f.count; i++) {
         sf_value v;
 
