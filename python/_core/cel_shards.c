@@ -50,7 +50,19 @@ struct place_rows {
     size_t cap;
     uint32_t count; /* one more than the highest */
     const sf_arrow_rows *rows;
+    int leave_out;
 };
+
+static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error *err)
+{
+    const struct place_rows *p = ctx;
+
+    (void)key;
+    if (!p->leave_out || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE))
+        return rc;
+    sf_error_clear(err);
+    return SF_OK;
+}
 
 static sf_status place_row(void *ctx, const sf_key *key, sf_bytes value, sf_error *err)
 {
@@ -59,8 +71,10 @@ static sf_status place_row(void *ctx, const sf_key *key, sf_bytes value, sf_erro
     sf_status rc = sf__cel_shards_place(p->shards, key, &number, err);
 
     (void)value;
-    if (rc != SF_OK)
-        return sf_error_prefix(err, rc, "row %llu: ", (unsigned long long)p->rows->rows + 1);
+    if (rc != SF_OK) {
+        sf_error_prefix(err, rc, "row %llu: ", (unsigned long long)p->rows->rows + 1);
+        return refuse_row(p, key, rc, err);
+    }
     if (!SF_RESERVE(&sf__allocator_default, &p->seen, &p->cap, (size_t)number + 1))
         return sf_fail(err, SF_NOMEM, "shard %u", number);
     for (; p->count <= number; p->count++)
@@ -91,6 +105,7 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
                           .value.kind = SF_ARROW_VALUE_NONE,
                           .cel = &self->shards,
                           .take = place_row,
+                          .refuse = refuse_row,
                           .ctx = &p};
     PyObject *records, *capsule, *numbers = NULL;
     struct ArrowArrayStream *stream;
@@ -99,7 +114,7 @@ static PyObject *shards_place_arrow(PyObject *o, PyObject *args)
     sf_status rc;
 
     p.rows = &rows;
-    if (!PyArg_ParseTuple(args, "Os|K:place_arrow", &records, &rows.key_column, &before))
+    if (!PyArg_ParseTuple(args, "Os|Kp:place_arrow", &records, &rows.key_column, &before, &p.leave_out))
         return NULL;
     rows.rows = before;
     stream = arrow_stream_from_python(records, &capsule);

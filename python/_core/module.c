@@ -99,7 +99,7 @@ static PyMethodDef functions[] = {
     {"takes_json_of", native_takes_json_of, METH_VARARGS,
      "takes_json_of(records, columns, /)\n--\n\nWhether add_arrow() of such records makes JSON objects of these columns (True: of all). No row is read."},
     {"shuffled_rows", native_shuffled_rows, METH_O,
-     "shuffled_rows(block, /)\n--\n\n[(shard, key as given, stored key, value)] of a block of a Shuffle."},
+     "shuffled_rows(block, /)\n--\n\n(rows that were left out, [(shard, key as given, stored key, value)]) of a block of a Shuffle."},
     {"split_url", native_split_url, METH_O, "split_url(url)\n--\n\n(root of the bucket, key below it)"},
     {"shard_content", (PyCFunction)(void (*)(void))native_shard_content, METH_VARARGS | METH_KEYWORDS,
      "shard_content(url, s3=None, folder=None)\n--\n\nReads a shard of either backend: (rows, content hash)."},

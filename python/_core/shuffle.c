@@ -73,6 +73,17 @@ static PyObject *shuffle_add_arrow(PyObject *o, PyObject *args)
     return result;
 }
 
+static PyObject *shuffle_leave_out(PyObject *o, PyObject *count)
+{
+    struct py_shuffle *self = (struct py_shuffle *)o;
+    unsigned long n = PyLong_AsUnsignedLong(count);
+
+    if (PyErr_Occurred() || !check_open(self))
+        return NULL;
+    sf__shuffle_leave_out(self->s, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX);
+    Py_RETURN_NONE;
+}
+
 static PyObject *shuffle_finish(PyObject *o, PyObject *unused)
 {
     struct py_shuffle *self = (struct py_shuffle *)o;
@@ -89,6 +100,7 @@ static PyObject *shuffle_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         {"key_encoding", option_word, offsetof(sf_shuffle_options, key_encoding), key_encoding_words},
         {"backend", option_word, offsetof(sf_shuffle_options, backend), backend_words},
         {"block_bytes", option_u32, offsetof(sf_shuffle_options, block_bytes), NULL},
+        {"leave_out", option_bool, offsetof(sf_shuffle_options, leave_out), NULL},
         {NULL, NULL, 0, NULL},
     };
     static char *names[] = {"options", NULL};
@@ -133,6 +145,7 @@ static void shuffle_dealloc(PyObject *o)
 }
 
 NATIVE_ALONE(shuffle_add_arrow);
+NATIVE_ALONE(shuffle_leave_out);
 NATIVE_ALONE(shuffle_finish);
 
 static PyMethodDef shuffle_methods[] = {
@@ -140,6 +153,8 @@ static PyMethodDef shuffle_methods[] = {
     {"add_arrow", ALONE(shuffle_add_arrow), METH_VARARGS,
      "add_arrow($self, records, key_col, value, /)\n--\n\nTakes all rows of an Arrow stream, as Writer.add_arrow(). Blocks that are complete: their number, and the bytes of\n"
      "three buffers: shards (int32), offsets (int32), blocks."},
+    {"leave_out", ALONE(shuffle_leave_out), METH_O,
+     "leave_out($self, count, /)\n--\n\nSo many rows are left out, which are not in what it is given."},
     {"finish", ALONE(shuffle_finish), METH_NOARGS, "finish($self)\n--\n\nNo rows follow: the rest, likewise."},
     {NULL, NULL, 0, NULL},
 };
@@ -175,13 +190,15 @@ PyObject *native_shuffled_rows(PyObject *module, PyObject *block)
     native_state *st = PyModule_GetState(module);
     sf_error err = SF_ERROR_INIT;
     PyObject *rows = NULL;
-    sf_shuffle_block b;
+    sf_shuffle_block b = {0};
+    uint32_t left_out;
     Py_buffer view;
     sf_status rc;
 
     if (PyObject_GetBuffer(block, &view, PyBUF_SIMPLE) < 0)
         return NULL;
     rc = sf__shuffle_block_open(&b, sf_bytes_of(view.buf, (size_t)view.len), &err);
+    left_out = b.left_out;
     if (rc == SF_OK)
         rows = PyList_New(0);
     while (rows && rc == SF_OK && b.rows > 0) {
@@ -204,5 +221,5 @@ PyObject *native_shuffled_rows(PyObject *module, PyObject *block)
         Py_CLEAR(rows);
         raise_error(st, &err);
     }
-    return rows;
+    return rows ? Py_BuildValue("(IN)", (unsigned)left_out, rows) : NULL;
 }

@@ -11,7 +11,7 @@ of the engine's errors.
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, Protocol, Self, SupportsIndex, TypedDict, TypeVar, final, overload, type_check_only
+from typing import Any, Generic, Literal, NotRequired, Protocol, Self, SupportsIndex, TypedDict, TypeVar, final, overload, type_check_only
 from uuid import UUID
 
 from shardyfusion.type_defs import K
@@ -524,8 +524,8 @@ class CelShards:
 
     def place(self, key: Key | bytearray, context: Mapping[str, object] | None = None, /) -> int:
         """The provisional number of a row's shard; after seal() the shard."""
-    def place_arrow(self, records: object, key_col: str, before: int = 0, /) -> set[int]:
-        """The provisional numbers that the rows of an Arrow stream have. So many rows came before, for messages."""
+    def place_arrow(self, records: object, key_col: str, before: int = 0, leave_out: bool = False, /) -> set[int]:
+        """The provisional numbers that the rows of an Arrow stream have. So many rows came before, for messages. Rows that have none are left out."""
     def seal(self, seen: set[int], count: int, /) -> tuple[int, str]:
         """All rows are there, with these numbers below `count`: how many shards, and the manifest's text."""
 
@@ -731,6 +731,7 @@ class Attempt(TypedDict):
     stage_id: int | None
     task_attempt_id: int | None
     opening: str | None  # what readers are told of it for its opening
+    bad_rows: NotRequired[int]  # of a task of an engine: rows that were left out on their way to it
 
 @type_check_only
 class WriteReport(TypedDict):
@@ -818,6 +819,7 @@ class ShuffleOptions(TypedDict, total=False):
     key_encoding: str
     backend: Literal["slatedb", "sqlite"]
     block_bytes: int
+    leave_out: bool  # rows that cannot be stored or have no shard; their number travels in the blocks
     cel: CelSharding | None
 
 @final
@@ -827,6 +829,8 @@ class Shuffle:
 
     def __new__(cls, options: ShuffleOptions) -> Self: ...
     def add_arrow(self, records: Any, key_col: str, value: ArrowValue, /) -> tuple[int, bytes, bytes, bytes]: ...
+    def leave_out(self, count: int, /) -> None:
+        """So many rows are left out, which are not in what it is given."""
     def finish(self) -> tuple[int, bytes, bytes, bytes]:
         """No rows follow."""
 
@@ -937,8 +941,8 @@ class Store:
 def takes_json_of(records: Any, columns: tuple[str, ...] | Literal[True], /) -> bool:
     """Whether add_arrow() of such records makes JSON objects of these columns. No row is read."""
 
-def shuffled_rows(block: bytes, /) -> list[tuple[int, int | str | bytes, bytes, bytes]]:
-    """(shard, key as given, stored key, value) of a block of a Shuffle."""
+def shuffled_rows(block: bytes, /) -> tuple[int, list[tuple[int, int | str | bytes, bytes, bytes]]]:
+    """(rows that were left out, [(shard, key as given, stored key, value)]) of a block of a Shuffle."""
 
 def split_url(url: str) -> tuple[str, str]:
     """("s3://bucket", "path") · ("file://", "absolute/path") · ("mem://name", "path")"""

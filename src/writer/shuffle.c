@@ -7,9 +7,9 @@
 #include "writer/shard_build.h"
 
 #define HASH_BYTES 8u
-#define HEADER_BYTES 24u
+#define HEADER_BYTES 28u
 #define ROW_HEADER_BYTES 8u
-#define MAGIC 0x31424653u /* "SFB1" */
+#define MAGIC 0x32424653u /* "SFB2" */
 
 /* A block that is being filled. */
 struct open_block {
@@ -25,7 +25,9 @@ struct sf_shuffle {
     sf_cel_shards cel; /* partition.cel, if there is one */
     uint32_t num_dbs;
     size_t block_bytes;
-    uint64_t rows;
+    uint64_t rows; /* those that are left out among them */
+    bool leaves_out;
+    uint32_t left_out;       /* that no block tells of yet */
     struct open_block *open; /* by shard */
     /* complete */
     int32_t *db_ids, *off;
@@ -42,6 +44,7 @@ static sf_status init(sf_shuffle *s, const sf_shuffle_options *o, sf_error *err)
     sf_status rc = SF_OK;
 
     s->num_dbs = o->num_dbs;
+    s->leaves_out = o->leave_out;
     s->block_bytes = o->block_bytes > HEADER_BYTES ? o->block_bytes : HEADER_BYTES;
     s->partition.encoding = o->key_encoding;
     s->partition.int64_keys = o->int64_keys;
@@ -115,6 +118,7 @@ static sf_status complete(sf_shuffle *s, uint32_t db_id, sf_error *err)
     sf_store_le(b->p + 12, 4, db_id);
     sf_store_le(b->p + 16, 4, b->rows);
     sf_store_le(b->p + 20, 4, (uint64_t)b->key_type);
+    sf_store_le(b->p + 24, 4, s->left_out);
     sf_store_le(b->p, HASH_BYTES, sf__xxh3_64(sf_bytes_of(b->p + HASH_BYTES, b->n - HASH_BYTES)));
     if (b->n > INT32_MAX - s->bytes_n)
         return sf_fail(err, SF_BAD_ROW, "row %llu: the rows of one batch take more than 2 GiB: hand in smaller batches",
@@ -127,6 +131,7 @@ static sf_status complete(sf_shuffle *s, uint32_t db_id, sf_error *err)
     s->bytes_n += b->n;
     s->db_ids[s->count++] = (int32_t)db_id;
     s->off[s->count] = (int32_t)s->bytes_n;
+    s->left_out = 0;
     b->n = 0;
     b->rows = 0;
     if (b->cap > s->block_bytes) { /* one long row */
@@ -134,6 +139,18 @@ static sf_status complete(sf_shuffle *s, uint32_t db_id, sf_error *err)
         b->p = NULL;
         b->cap = 0;
     }
+    return SF_OK;
+}
+
+static sf_status begin_block(sf_shuffle *s, uint32_t db_id, size_t rows_bytes, sf_key_type key_type, sf_error *err)
+{
+    struct open_block *b = &s->open[db_id];
+    size_t room = HEADER_BYTES + rows_bytes > s->block_bytes ? HEADER_BYTES + rows_bytes : s->block_bytes;
+
+    if (!SF_RESERVE(s->alloc, &b->p, &b->cap, room))
+        return sf_fail(err, SF_NOMEM, "block of %zu bytes for shard %u", room, db_id);
+    b->n = HEADER_BYTES;
+    b->key_type = key_type;
     return SF_OK;
 }
 
@@ -156,33 +173,54 @@ static void append(struct open_block *b, sf_bytes key, sf_bytes value)
     b->rows++;
 }
 
+void sf__shuffle_leave_out(sf_shuffle *s, uint32_t count)
+{
+    s->rows += count;
+    s->left_out += count;
+}
+
+static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error *err)
+{
+    sf_shuffle *s = ctx;
+
+    (void)key;
+    if (!s->leaves_out || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE))
+        return rc;
+    sf_error_clear(err);
+    sf__shuffle_leave_out(s, 1);
+    return SF_OK;
+}
+
+static sf_status place(sf_shuffle *s, const sf_key *key, sf_bytes value, sf_placed_row *row, sf_error *err)
+{
+    sf_status rc = sf__partition_place(&s->partition, key, value, s->rows + 1, row, err);
+
+    if (rc == SF_OK && row->db_id >= s->num_dbs)
+        return sf_fail(err, SF_NO_ROUTE, "row %llu: it belongs to shard %u, and there are %u",
+                       (unsigned long long)s->rows + 1, row->db_id, s->num_dbs);
+    return rc;
+}
+
 static sf_status add_row(void *ctx, const sf_key *key, sf_bytes value, sf_error *err)
 {
     sf_shuffle *s = ctx;
     sf_placed_row row;
     struct open_block *b;
     size_t need;
-    sf_status rc = sf__partition_place(&s->partition, key, value, s->rows + 1, &row, err);
+    sf_status rc = place(s, key, value, &row, err);
 
     if (rc != SF_OK)
-        return rc;
-    if (row.db_id >= s->num_dbs)
-        return sf_fail(err, SF_NO_ROUTE, "row %llu: it belongs to shard %u, and there are %u",
-                       (unsigned long long)s->rows + 1, row.db_id, s->num_dbs);
+        return refuse_row(s, key, rc, err);
     need = ROW_HEADER_BYTES + row.key.n + value.n;
     b = &s->open[row.db_id];
     if (b->n > 0 && (b->n + need > s->block_bytes || b->key_type != type_in_block(key)))
         rc = complete(s, row.db_id, err);
     if (rc != SF_OK)
         return rc;
-    if (b->n == 0) {
-        size_t room = HEADER_BYTES + need > s->block_bytes ? HEADER_BYTES + need : s->block_bytes;
-
-        if (!SF_RESERVE(s->alloc, &b->p, &b->cap, room))
-            return sf_fail(err, SF_NOMEM, "block of %zu bytes for shard %u", room, row.db_id);
-        b->n = HEADER_BYTES;
-        b->key_type = type_in_block(key);
-    }
+    if (b->n == 0)
+        rc = begin_block(s, row.db_id, need, type_in_block(key), err);
+    if (rc != SF_OK)
+        return rc;
     append(b, row.key, value);
     s->rows++;
     return SF_OK;
@@ -196,6 +234,7 @@ sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, 
                           .value = *value,
                           .cel = s->partition.cel,
                           .take = add_row,
+                          .refuse = refuse_row,
                           .ctx = s,
                           .rows = s->rows};
 
@@ -210,6 +249,11 @@ sf_status sf__shuffle_finish(sf_shuffle *s, sf_error *err)
     forget_taken(s);
     for (uint32_t i = 0; i < s->num_dbs && rc == SF_OK; i++)
         rc = complete(s, i, err);
+    if (rc == SF_OK && s->left_out > 0) { /* a block without rows tells of them */
+        rc = begin_block(s, 0, 0, SF_KEY_INT, err);
+        if (rc == SF_OK)
+            rc = complete(s, 0, err);
+    }
     return rc;
 }
 
@@ -237,7 +281,8 @@ sf_status sf__shuffle_block_open(sf_shuffle_block *out, sf_bytes block, sf_error
         return damaged(err, "does not have its checksum");
     if (!sf_cursor_u32le(&b.rest, &magic) || magic != MAGIC)
         return damaged(err, "is of another version: the same version must be installed on all machines");
-    if (!sf_cursor_u32le(&b.rest, &b.db_id) || !sf_cursor_u32le(&b.rest, &b.rows) || !sf_cursor_u32le(&b.rest, &key_type))
+    if (!sf_cursor_u32le(&b.rest, &b.db_id) || !sf_cursor_u32le(&b.rest, &b.rows) ||
+        !sf_cursor_u32le(&b.rest, &key_type) || !sf_cursor_u32le(&b.rest, &b.left_out))
         return damaged(err, "ends in its header");
     if (key_type != SF_KEY_INT && key_type != SF_KEY_STR && key_type != SF_KEY_BYTES)
         return damaged(err, "has keys of no known type");

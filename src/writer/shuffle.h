@@ -1,9 +1,10 @@
 /* Rows on their way from the processes that read them to the one that builds their shard. Whoever moves them (Spark, say) sees
  * few opaque blocks, each with the number of its shard, in place of many rows; keys have their stored bytes.
  *
- *   block: u64le xxh3_64 of what follows | u32le magic | u32le shard | u32le rows | u32le key type
+ *   block: u64le xxh3_64 of what follows | u32le magic | u32le shard | u32le rows | u32le key type | u32le left out
  *          | rows: u32le key length | u32le value length | key | value
  *
+ * "Left out" are rows that were, since the block before: they are counted where blocks are read, once, whatever is tried twice on the way.
  * What moves blocks may damage them, or be of another version: reading checks all. One thread. */
 #ifndef SF_WRITER_SHUFFLE_H
 #define SF_WRITER_SHUFFLE_H
@@ -25,6 +26,7 @@ typedef struct sf_shuffle_options {
     sf_backend backend;         /* whose limits on lengths count */
     const sf_cel_sharding *cel; /* copied; NULL: by the hash of the key. Values are not inferred here */
     uint32_t block_bytes;       /* memory for so many is taken for each shard that has rows */
+    bool leave_out;             /* rows that are SF_BAD_ROW or SF_NO_ROUTE, instead of failing */
 } sf_shuffle_options;
 #define SF_SHUFFLE_OPTIONS_INIT {.key_encoding = SF_KEY_U64BE, .block_bytes = SF_SHUFFLE_BLOCK_BYTES}
 
@@ -42,6 +44,8 @@ sf_status sf__shuffle_new(sf_shuffle **out, const sf_shuffle_options *opts, cons
  * failure only free is left. */
 sf_status sf__shuffle_add_arrow(sf_shuffle *s, struct ArrowArrayStream *stream, const char *key_column,
                                 const sf_arrow_value *value, sf_error *err) SF_MUST_USE;
+/* So many rows are left out, which the caller could not read itself. */
+void sf__shuffle_leave_out(sf_shuffle *s, uint32_t count);
 /* No rows follow: all blocks are complete. */
 sf_status sf__shuffle_finish(sf_shuffle *s, sf_error *err) SF_MUST_USE;
 /* Those that are complete since the last call; until the next call of any function. */
@@ -52,7 +56,8 @@ void sf__shuffle_free(sf_shuffle *s); /* takes NULL */
 
 typedef struct sf_shuffle_block {
     uint32_t db_id;
-    uint32_t rows;        /* that are left */
+    uint32_t rows; /* that are left */
+    uint32_t left_out;
     sf_key_type key_type; /* INT, STR or BYTES */
     sf_cursor rest;
 } sf_shuffle_block;

@@ -15,7 +15,7 @@ static void walk(const uint8_t *data, size_t size, bool mended)
 {
     uint8_t *copy = malloc(size + 1);
     sf_shuffle_block b;
-    size_t bytes = 24, rows = 0;
+    size_t bytes = 28, rows = 0;
     uint32_t wanted;
     sf_bytes key, value;
     sf_status rc;

@@ -394,6 +394,7 @@ static sf_status add_block(sf_writer *w, sf_bytes block, sf_error *err)
 
     if (rc == SF_OK && (w->options.num_dbs == 0 || b.db_id >= w->options.num_dbs))
         rc = sf_fail(err, SF_INVALID, "rows are for shard %u, the snapshot has %u", b.db_id, w->options.num_dbs);
+    w->report.bad_rows += rc == SF_OK ? b.left_out : 0;
     while (rc == SF_OK && b.rows > 0) {
         uint64_t number = sf__writer_row_number(w);
 

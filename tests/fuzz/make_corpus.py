@@ -275,7 +275,7 @@ def add_shuffle(corpus: Corpus) -> None:
     for count in range(len(rows) + 1):
         laid = b"".join(struct.pack("<II", len(k), len(v)) + k + v for k, v in rows[:count])
         for key_type in range(4):  # the target mends the checksum
-            corpus.add("shuffle", struct.pack("<QIIII", 0, 0x31424653, 7, count, key_type) + laid)
+            corpus.add("shuffle", struct.pack("<QIIIII", 0, 0x32424653, 7, count, key_type, 2) + laid)
 
 
 XML_TEXTS = [

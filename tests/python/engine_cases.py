@@ -153,6 +153,12 @@ def described(row: Any) -> bytes:
     return f"{row['id']} {row['country']} {sorted(row)}".encode()
 
 
+def refuses_sevens(row: Any) -> bytes:
+    if row["id"] % 7 == 0:
+        raise ValueError("no sevens")
+    return b"%d" % row["id"]
+
+
 class EngineCases:
     """`self.engine`: a module of shardyfusion.writer; `self.rows(table)`: as the engine has them."""
 
@@ -301,6 +307,19 @@ class EngineCases:
         with pytest.raises(error, match=text):
             self.write(pa.table(columns), tmp_path / "s", input)
         nothing_is_left(tmp_path / "s")
+
+    def test_bad_rows_are_left_out(self, tmp_path: Path) -> None:
+        data = pa.table({"id": pa.array([*range(300), -5, *range(300, 310)], pa.int64()), "v": [b"v"] * 311})
+        input, skip = ColumnWriteInput("id", ValueSpec.callable_encoder(refuses_sevens)), self.options(progress=False, on_bad_row="skip")
+        single = SingleDbWriteOptions(progress=False, on_bad_row="skip")
+        for result in (
+            self.engine.write_hash_sharded(self.rows(data), config(tmp_path / "many"), input, skip),
+            self.engine.write_single_db(self.rows(data), config(tmp_path / "one", SingleDbWriteConfig), input, single),
+        ):
+            assert (result.stats.rows_written, result.stats.bad_rows) == (310 - 45, 46)
+        for name in ("many", "one"):
+            with reading(tmp_path / name, tmp_path / name) as reader:
+                assert set(reader.multi_get(list(range(310))).items()) == {(n, b"%d" % n if n % 7 else None) for n in range(310)}
 
     def test_a_missing_key_column_is_the_engines_own_error(self, tmp_path: Path) -> None:
         with pytest.raises(self.missing_key, match="id"):

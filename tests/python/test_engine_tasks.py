@@ -38,6 +38,7 @@ from shardyfusion._storage_errors import ConditionFailedError
 from shardyfusion.errors import RowError
 from shardyfusion.maintenance import cleanup, verify
 from shardyfusion.metrics import MetricEvent
+from shardyfusion.routing import xxh3_db_id
 from shardyfusion.run_registry import parse_run_record
 from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.testing import ListMetricsCollector, file_backed_adapter_factory, file_backed_load_db
@@ -113,6 +114,51 @@ def test_the_same_shards_as_from_plain_arrow(tmp_path: Path, factory: Any) -> No
         assert reader.snapshot_info().row_count == ROWS
     assert verify((tmp_path / "engine").as_uri()).good
     assert not list((tmp_path / "work").rglob("*"))
+
+
+# ---------------------------------------------------------------- rows that are left out
+
+
+def upper(row: Any) -> bytes:
+    return bytes(row["v"].decode().upper(), "ascii")
+
+
+SKIP = SparkWriteOptions(progress=False, on_bad_row="skip")
+FACTORIES = {"slatedb": lambda folder: None, "sqlite": lambda folder: SqliteFactory(), "own": lambda folder: file_backed_adapter_factory(str(folder / "own"))}
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_bad_rows_are_left_out_and_counted_once(tmp_path: Path, factory: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that the engine refuses and those that an encoder does; whatever partition has them, and tasks that are tried again."""
+    keys = [n for n in range(2000) if xxh3_db_id(n, 4) != 0]  # no rows for the shard whose task hears of what comes last
+    bad = {3: (None, b"v"), 100: (-1, b"v"), 700: (2**64 - 1, b"v"), 900: (5, b"\xff"), 901: (6, None)}
+    rows = [bad.get(n, (key, b"v%d" % key)) for n, key in enumerate(keys)]
+    data = pa.table({"id": pa.array([key for key, _ in rows], pa.decimal128(20, 0)), "v": pa.array([value for _, value in rows], pa.binary())})
+    only_bad = data.slice(100, 1).to_batches()
+    job = LocalJob([*partitions(data), only_bad], attempts=lambda shard: [0, 1], kept=True)
+    result = write(tmp_path / "s", data, ColumnWriteInput("id", ValueSpec.callable_encoder(upper)), SKIP, job, adapter_factory=FACTORIES[factory](tmp_path))
+    assert (result.stats.rows_written, result.stats.bad_rows) == (len(keys) - len(bad), len(bad) + 1)
+    assert [winner.db_id for winner in result.winners if winner.row_count] == [1, 2, 3]
+    assert [r.shardyfusion["bad_rows"] for r in caplog.records if r.message == "write_bad_rows"] == [len(bad) + 1]  # type: ignore[attr-defined]
+    if factory != "own":
+        with ShardedReader(s3_prefix=(tmp_path / "s").as_uri(), local_root=str(tmp_path / "r")) as reader:
+            found = reader.multi_get(keys)
+        assert {key: value for key, value in found.items() if value} == {key: b"V%d" % key for n, key in enumerate(keys) if n not in bad}
+
+
+@pytest.mark.parametrize("values", [None, ["de", "fr"]], ids=["inferred", "given"])
+def test_rows_without_a_shard_are_left_out(tmp_path: Path, values: Any) -> None:
+    data = pa.table({"id": [1, 2, 3, 4], "v": [b"v"] * 4, "country": ["fr", None, "de", "fr"]})
+    flat: dict[str, Any] = {"cel_expr": "country", "cel_columns": {"country": "string"}, "routing_values": values, "infer_routing_values_from_data": not values}
+    result = write(tmp_path / "s", data, BINARY, SKIP, kind=CelShardedWriteConfig, **flat)
+    assert (result.stats.rows_written, result.stats.bad_rows, len(result.winners)) == (3, 1, 2)
+
+
+def test_on_bad_row_is_no_function_of_the_drivers() -> None:
+    with pytest.raises(ConfigValidationError, match="options.on_bad_row must be 'raise' or 'skip': the engine's tasks"):
+        SparkWriteOptions(on_bad_row=print).validate()  # type: ignore[arg-type]
+    with pytest.raises(ConfigValidationError, match="options.on_bad_row must be"):
+        SparkWriteOptions(on_bad_row="drop").validate()  # type: ignore[arg-type]
 
 
 KEYS: dict[str, tuple[str, Any]] = {

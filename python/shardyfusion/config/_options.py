@@ -190,7 +190,8 @@ class PythonWriteOptions:
 @dataclass(slots=True, kw_only=True, repr=False)
 class EngineWriteOptions:
     """What the options of all batch engines have: `memory_bytes` are of the rows of a task that builds a shard, before they spill to
-    `local_root`; the others as in PythonWriteOptions, on the driver. `cancel` ends the engine's tasks, too."""
+    `local_root`; the others as in PythonWriteOptions, on the driver. `cancel` ends the engine's tasks, too. `on_bad_row` is no callable here: it
+    is tasks that meet such rows."""
 
     memory_bytes: int | None = None
     progress: To[WriteProgress] = None
@@ -199,6 +200,7 @@ class EngineWriteOptions:
     checks: PublishChecks = field(default_factory=PublishChecks)
     resume: bool = False
     reuse_unchanged: bool = False
+    on_bad_row: Literal["raise", "skip"] = "raise"
 
     def general(self) -> PythonWriteOptions:
         """The same, for what all writes have in common."""
@@ -210,6 +212,10 @@ class EngineWriteOptions:
 
     def validate(self) -> None:
         """ConfigValidationError when something is wrong."""
+        require(
+            not callable(self.on_bad_row),
+            "options.on_bad_row must be 'raise' or 'skip': the engine's tasks, which meet such rows, cannot call this process",
+        )
         self.general().validate()
 
 

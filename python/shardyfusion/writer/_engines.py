@@ -200,7 +200,7 @@ class _Course:
         assert plan.cel is not None
         if plan.cel["mode"] != "categorical":
             columns = [self._input.key_col, *(name for name in plan.cel["columns"] if name in self._job.columns)]
-            find = FindShards(self._input.key_col, plan.cel)
+            find = FindShards(self._input.key_col, plan.cel, plan.options.on_bad_row == "skip")
             found = {value for some in self._job.find(find, list(dict.fromkeys(columns))) for value in some}
             if plan.cel["mode"] == "inferred":
                 plan.cel = {**plan.cel, "mode": "categorical", "values": sorted(found, key=_by_type)}
@@ -219,6 +219,7 @@ class _Course:
             "num_dbs": plan.num_dbs,
             "key_encoding": plan.config.kv.key_encoding.value,
             "block_bytes": block_bytes(plan.num_dbs, job.blocks_at_once),
+            "leave_out": plan.options.on_bad_row == "skip",
             "cel": plan.cel,
         }
         backend = (native_options(plan) or {}).get("backend")
@@ -246,6 +247,9 @@ class _Course:
         attempts = []
         with closing(job.build(route, build, columns)) as built:
             for attempt in built:
+                plan.bad_rows += attempt.pop("bad_rows", 0)
+                if attempt["row_count"] == 0:
+                    continue  # nothing is stored: it tells of these
                 if attempt["db_id"] in seen:
                     raise ShardCoverageError(f"shard {attempt['db_id']} was built twice, each time of a part of its rows")
                 seen.add(attempt["db_id"])

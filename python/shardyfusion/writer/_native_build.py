@@ -187,7 +187,7 @@ def build_and_publish(
         attempts = report["attempts"]
         log_shards(plan, attempts)
         rows, duplicates = sum(one["row_count"] for one in attempts), sum(one["duplicates"] for one in attempts)
-        plan.bad_rows = report["bad_rows"]
+        plan.bad_rows += report["bad_rows"]
         plan.shards_completed(rows, duplicates)
         if plan.options.verify:
             progress.phase("checking")

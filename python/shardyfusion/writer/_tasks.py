@@ -90,6 +90,8 @@ class RouteRows:
             if batch.num_rows > 0:
                 with _row_failures(task):
                     blocks = shuffle.add_arrow(*values.beside_keys(batch))
+                    shuffle.leave_out(values.left_out)
+                    values.left_out = 0
                 if blocks[0] > 0:
                     yield _batch_of(blocks)
         with _row_failures(task):
@@ -163,6 +165,7 @@ class _Values:
         self._route = route
         self._task = task
         self._rows = 0
+        self.left_out = 0  # of the last batch: rows whose value cannot be made
 
     def beside_keys(self, batch: Any) -> tuple[Any, str, ArrowValue]:
         """(stream, key column, value)"""
@@ -175,19 +178,26 @@ class _Values:
             if isinstance(value, str):
                 batch = _without_nulls(batch, value)
             return pa.Table.from_batches([batch]), key_col, value
-        values = pa.array(self._encoded(batch), pa.large_binary())
+        encoded = self._encoded(batch)
+        values = pa.array([value for value in encoded if value is not None], pa.large_binary())
+        if self.left_out > 0:
+            batch = batch.take(pa.array([place for place, value in enumerate(encoded) if value is not None], pa.int64()))
         name = _unused(batch.schema.names)
         return pa.Table.from_batches([batch]).append_column(name, values), key_col, name
 
-    def _encoded(self, batch: Any) -> list[bytes]:
-        encode = self._route.value_spec.encoder
-        values = []
+    def _encoded(self, batch: Any) -> list[bytes | None]:
+        """None: of a row that is left out."""
+        encode, leaves_out = self._route.value_spec.encoder, self._route.options.get("leave_out", False)
+        values: list[bytes | None] = []
         for row in self._route.rows_of(batch):
             self._rows += 1
             try:
                 values.append(value_bytes(encode(row)))
             except (Exception, SystemExit) as error:
-                raise self._failure(error, batch, len(values)) from error
+                if not leaves_out or isinstance(error, MemoryError | SystemExit):
+                    raise self._failure(error, batch, len(values)) from error
+                values.append(None)
+                self.left_out += 1
         return values
 
     def _failure(self, error: Exception | SystemExit, batch: Any, place: int) -> Exception:
@@ -251,6 +261,7 @@ class FindShards:
 
     key_col: str
     cel: CelSharding
+    leave_out: bool = False
 
     def __call__(self, batches: Iterable[Any], task: Task) -> list[Any]:
         import pyarrow as pa
@@ -261,7 +272,7 @@ class FindShards:
         for batch in batches:
             if batch.num_rows > 0:
                 with _row_failures(task):
-                    seen |= shards.place_arrow(pa.Table.from_batches([batch]), self.key_col, rows)
+                    seen |= shards.place_arrow(pa.Table.from_batches([batch]), self.key_col, rows, self.leave_out)
                 rows += batch.num_rows
         if self.cel["mode"] == "direct":
             return sorted(seen)
@@ -349,7 +360,8 @@ class BuildShards:
                         now = report["rows"], report["key_bytes"] + report["value_bytes"]
                         limits.acquire(now[0] - rows, now[1] - size)
                         rows, size = now
-                return writer.build()["attempts"] if writer.report()["rows"] > 0 else []
+                report = writer.build() if writer.report()["rows"] > 0 else writer.report()
+                return _counted(report["attempts"], report["bad_rows"], task)
         finally:
             writer.close()
 
@@ -378,20 +390,31 @@ class BuildShards:
         rows = _Unpacked(arriving, task.partition)
         with _shard_failures(self.what, task, lambda: rows.db_id, arriving), PluggedBuild(plan, Progress(plan.options)) as build:
             in_order = sorted(rows, key=lambda row: (row.db_id, row.key)) if self.sort_rows else rows
-            return [_told(attempt, task, retries) for attempt in build.run(in_order)]
+            return _counted([_told(attempt, task, retries) for attempt in build.run(in_order)], rows.left_out, task)
+
+
+def _counted(attempts: list[Attempt], bad_rows: int, task: Task) -> list[Attempt]:
+    """With the rows that were left out on their way: one attempt tells, or where there is none one without rows."""
+    if bad_rows > 0:
+        attempts = attempts or [_told(ShardAttempt(task.partition, task.attempt, "", 0, 0, None, None), task, 0)]
+        attempts[0]["bad_rows"] = bad_rows
+    return attempts
 
 
 class _Unpacked:
-    """The rows of blocks; of which shard the last one was."""
+    """The rows of blocks; of which shard the last one was, and how many were left out."""
 
     def __init__(self, blocks: Iterable[Iterable[bytes]], first: int) -> None:
         self._blocks = blocks
         self.db_id = first
+        self.left_out = 0
 
     def __iter__(self) -> Iterator[Row]:
         for some in self._blocks:
             for block in some:
-                for row in native.shuffled_rows(block):
+                left_out, rows = native.shuffled_rows(block)
+                self.left_out += left_out
+                for row in rows:
                     self.db_id = row[0]
                     yield Row(*row)
 

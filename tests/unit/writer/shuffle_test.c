@@ -43,6 +43,7 @@ static struct laid_block begin(uint32_t magic, uint32_t rows, uint32_t key_type)
     put(&b, 7);
     put(&b, rows);
     put(&b, key_type);
+    put(&b, 3); /* left out */
     return b;
 }
 
@@ -61,7 +62,7 @@ static sf_status read_all(const uint8_t *p, size_t n, uint32_t *rows, sf_error *
     return rc;
 }
 
-#define MAGIC 0x31424653u
+#define MAGIC 0x32424653u
 
 static void test_whole_blocks(void **state)
 {
@@ -76,6 +77,7 @@ static void test_whole_blocks(void **state)
     assert_int_equal(sf__shuffle_block_open(&open, sf_bytes_of(b.p, b.n), NULL), SF_OK);
     assert_int_equal(open.db_id, 7);
     assert_int_equal(open.key_type, SF_KEY_STR);
+    assert_int_equal(open.left_out, 3);
     assert_int_equal(sf__shuffle_block_next(&open, &key, &value, NULL), SF_OK);
     assert_true(sf_bytes_eq(key, sf_bytes_str("k1")) && sf_bytes_eq(value, sf_bytes_str("abc")));
     assert_int_equal(sf__shuffle_block_next(&open, &key, &value, NULL), SF_OK);
