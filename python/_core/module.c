@@ -178,6 +178,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     st->rt_generation = sf__fork_generation();
+    op_free_list_open(st);
     if (!add_type(module, &operation_spec, &st->operation_type) ||
         !add_type(module, &snapshot_spec, &st->snapshot_type) || !add_type(module, &scan_spec, &st->scan_type) ||
         !add_type(module, &reader_spec, &st->reader_type) || !add_type(module, &core_spec, &st->core_type) ||
@@ -256,6 +257,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->time);
     Py_VISIT(st->monotonic);
     Py_VISIT(st->ports);
+    Py_VISIT(st->spare_stop);
     return op_free_list_traverse(st, visit, arg);
 }
 
@@ -299,6 +301,7 @@ static int module_clear(PyObject *module)
     for (size_t i = 0; i < PAYLOAD_NAMES; i++)
         Py_CLEAR(st->payload_names[i]);
     Py_CLEAR(st->ports);
+    Py_CLEAR(st->spare_stop);
     return 0;
 }
 

@@ -11,34 +11,46 @@
 #include "convert.h"
 #include "module.h"
 #include "operation.h"
+#include "stop.h"
 #include "turn.h"
 
-#ifdef Py_GIL_DISABLED /* a list of all threads would need a lock, and the allocator has one of each thread's */
-#define MAX_FREE_OPS 0u
-#else
-#define MAX_FREE_OPS 64u
-#endif
+/* One that has served already, or NULL. The collector has it all the time, so somebody may have found it there: it is theirs then. */
+static inline struct operation *op_again(native_state *st)
+{
+    while (st->free_op_count > 0) {
+        PyObject *op = st->free_ops[--st->free_op_count];
+
+        if (Py_REFCNT(op) == 1)
+            return (struct operation *)op; /* it has kept the reference to its type, and nothing else */
+        Py_DECREF(op);
+    }
+    return NULL;
+}
+
+static struct operation *op_made(native_state *st)
+{
+    struct operation *op = PyObject_GC_New(struct operation, st->operation_type);
+
+    if (!op)
+        return NULL;
+    op->st = st;
+    op->waiter = op->port = op->future = op->ask = NULL;
+    op->pending = NULL;
+    op->extra = NULL;
+    op->finalized = false;
+    op->owner = op->a = op->b = NULL;
+    op->state = OP_OVER;
+    PyObject_GC_Track((PyObject *)op);
+    return op;
+}
 
 PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, PyObject *a, PyObject *b,
                  int64_t timeout_ms)
 {
-    struct operation *op = st->free_ops;
+    struct operation *op = op_again(st);
 
-    if (op) {
-        st->free_ops = (struct operation *)op->owner;
-        st->free_op_count--;
-        _Py_NewReference(
-            (PyObject *)op); /* it has kept the reference to its type, and no part of what op_drop_inputs() drops */
-    } else {
-        op = PyObject_GC_New(struct operation, st->operation_type);
-        if (!op)
-            return NULL;
-        op->st = st;
-        op->waiter = op->port = op->future = op->ask = NULL;
-        op->pending = NULL;
-        op->extra = NULL;
-        op->finalized = false;
-    }
+    if (!op && !(op = op_made(st)))
+        return NULL;
     op->kind = kind;
     op->owner = Py_XNewRef(owner);
     op->a = Py_XNewRef(a);
@@ -50,7 +62,6 @@ PyObject *op_new(native_state *st, const struct op_kind *kind, PyObject *owner, 
     op->asks_engine = false;
     op->state = OP_NEW;
     op->blocking = false;
-    PyObject_GC_Track((PyObject *)op);
     return (PyObject *)op;
 }
 
@@ -437,17 +448,6 @@ static PySendResult op_send(PyObject *self, PyObject *arg, PyObject **result)
     return r;
 }
 
-/* Takes over `result`, which may be a tuple: so not through PyErr_SetObject() alone. */
-static void raise_stop(PyObject *result)
-{
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-
-    Py_DECREF(result);
-    if (stop)
-        PyErr_SetObject(PyExc_StopIteration, stop);
-    Py_XDECREF(stop);
-}
-
 static PyObject *op_step(PyObject *self, PyObject *arg)
 {
     PyObject *result;
@@ -456,7 +456,23 @@ static PyObject *op_step(PyObject *self, PyObject *arg)
     case PYGEN_NEXT:
         return result;
     case PYGEN_RETURN:
-        raise_stop(result);
+        stop_raise(result);
+        return NULL;
+    case PYGEN_ERROR:
+        break;
+    }
+    return NULL;
+}
+
+static PyObject *op_next(PyObject *self)
+{
+    PyObject *result;
+
+    switch (op_send(self, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        stop_raise_next(((struct operation *)self)->st, result);
         return NULL;
     case PYGEN_ERROR:
         break;
@@ -496,7 +512,7 @@ static void op_followed_stop(struct operation *op)
     if (answer)
         answer = op->kind->followed(op, answer);
     if (answer)
-        raise_stop(answer);
+        stop_raise(answer);
 }
 
 /* Whether another coroutine is what is cancelled or closed. */
@@ -690,36 +706,42 @@ static void op_dealloc(PyObject *self)
 
     if (op->state != OP_OVER && PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
-    PyObject_GC_UnTrack(self); /* it is over, so it has nothing left */
-    if (st->free_op_count != MAX_FREE_OPS && !op->finalized) {
-        op->owner = (PyObject *)st->free_ops;
-        st->free_ops = op;
-        st->free_op_count++;
+    if (st->free_op_count < st->free_op_most && !op->finalized) { /* it is over, so it has nothing left */
+        Py_SET_REFCNT(self, 1);
+        st->free_ops[st->free_op_count++] = self;
+        stop_end(st); /* may run Python, so not between */
         return;
     }
+    PyObject_GC_UnTrack(self);
     PyObject_GC_Del(self);
+    stop_end(st);
     Py_DECREF(type);
 }
 
+void op_free_list_open(native_state *st)
+{
+#if !defined(Py_GIL_DISABLED) && !defined(Py_REF_DEBUG) /* threads would need a lock; a debug build counts references */
+    st->free_op_most = FREE_OPS;
+#else
+    (void)st;
+#endif
+}
+
+/* Their types too, for them: see op_traverse(). */
 int op_free_list_traverse(native_state *st, visitproc visit, void *arg)
 {
-    for (struct operation *op = st->free_ops; op; op = (struct operation *)op->owner)
-        Py_VISIT(Py_TYPE(op));
+    for (unsigned i = 0; i < st->free_op_count; i++) {
+        Py_VISIT(st->free_ops[i]);
+        Py_VISIT(Py_TYPE(st->free_ops[i]));
+    }
     return 0;
 }
 
 void op_free_list_clear(native_state *st)
 {
-    while (st->free_ops) {
-        struct operation *op = st->free_ops;
-        PyTypeObject *type = Py_TYPE(op);
-
-        st->free_ops = (struct operation *)op->owner;
-        op->owner = NULL;
-        PyObject_GC_Del(op);
-        Py_DECREF(type);
-    }
-    st->free_op_count = MAX_FREE_OPS; /* no more of them */
+    st->free_op_most = 0;
+    while (st->free_op_count > 0)
+        Py_DECREF(st->free_ops[--st->free_op_count]);
 }
 
 static PyObject *op_repr(PyObject *self)
@@ -754,7 +776,12 @@ NATIVE_ALONE(op_wait);
 #ifdef Py_GIL_DISABLED
 static PyObject *op_next_alone(PyObject *self)
 {
-    return op_step_alone(self, Py_None);
+    PyObject *result;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = op_next(self);
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 static PySendResult op_send_alone(PyObject *self, PyObject *arg, PyObject **result)
@@ -765,11 +792,6 @@ static PySendResult op_send_alone(PyObject *self, PyObject *arg, PyObject **resu
     r = op_send(self, arg, result);
     Py_END_CRITICAL_SECTION();
     return r;
-}
-#else
-static PyObject *op_next(PyObject *self)
-{
-    return op_step(self, Py_None);
 }
 #endif
 

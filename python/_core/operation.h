@@ -73,6 +73,7 @@ void op_not_begun(struct operation *op);
 PyObject *op_asking(PyObject *op, PyObject *ask);
 /* Raises what the last question's answer failed with, if the call failed because of it, or the error of the call. */
 void op_raise(struct operation *op, sf_call *call);
+void op_free_list_open(native_state *st); /* nothing serves again before */
 int op_free_list_traverse(native_state *st, visitproc visit, void *arg);
 void op_free_list_clear(native_state *st);
 

@@ -6,6 +6,7 @@
 
 #include "alone.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include <shardyfusion/reader.h>
@@ -23,6 +24,8 @@ enum payload_name {
     PAYLOAD_NAMES
 };
 
+#define FREE_OPS 64u
+
 typedef struct native_state {
     PyTypeObject *operation_type, *snapshot_type, *scan_type, *reader_type, *core_type, *blocking_core_type, *port_type,
         *store_type, *writer_type, *shuffle_type, *shard_writer_type, *store_events_type, *credential_source_type,
@@ -34,12 +37,14 @@ typedef struct native_state {
     PyObject *time, *monotonic; /* the module, and a name in it */
     PyObject *name_emit;        /* of collectors */
     PyObject *payload_names[PAYLOAD_NAMES], *text_hit, *text_miss;
-    PyObject *ports;            /* WeakKeyDictionary: event loop -> weak reference to its Port */
-    native_mutex starting;      /* covers the start of the engine */
-    sf_runtime *rt;             /* the process's engine, NULL until it is needed */
-    unsigned rt_generation;     /* sf__fork_generation() of the process that made it */
-    struct operation *free_ops; /* dead operations for reuse, linked through `owner` */
-    unsigned free_op_count;
+    PyObject *ports;              /* WeakKeyDictionary: event loop -> weak reference to its Port */
+    native_mutex starting;        /* covers the start of the engine */
+    sf_runtime *rt;               /* the process's engine, NULL until it is needed */
+    unsigned rt_generation;       /* sf__fork_generation() of the process that made it */
+    PyObject *free_ops[FREE_OPS]; /* operations that are over, for reuse: nobody else has a reference */
+    unsigned free_op_count, free_op_most;
+    PyObject *spare_stop;   /* a StopIteration for reuse: see stop.c. NULL: none yet */
+    bool stop_is_full;      /* it still has the last value */
     Py_ssize_t turn_left;   /* work before somebody looks at the clock: see turn.h */
     PyObject *loop_has_run; /* what event loops call */
 } native_state;

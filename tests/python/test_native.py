@@ -93,6 +93,56 @@ def test_a_hit_finishes_in_its_first_send(core, rows):
     op.close()
 
 
+def stop_of(step, op) -> StopIteration:
+    with pytest.raises(StopIteration) as stop:
+        step(op)
+    return stop.value
+
+
+def alter(stop: StopIteration) -> None:
+    stop.args, stop.__cause__, stop.attribute = ("other",), KeyError(), 1
+    stop.add_note("seen")
+    stop.with_traceback(None)
+
+
+@pytest.mark.parametrize("see", [repr, alter, lambda stop: stop.with_traceback(None)], ids=["left", "altered", "no traceback"])
+@pytest.mark.parametrize("step", [next, lambda op: op.send(None)], ids=["next", "send"])
+def test_who_steps_by_hand_may_keep_what_is_raised(core, rows, step, see):
+    """The extension raises one exception again and again, as long as nobody has seen it: see stop.c."""
+
+    async def by_await(key):
+        return await core.get(key)
+
+    kept = []
+    for key, value in rows[:6]:
+        see(stop_of(step, core.get(key)))
+        assert stop_of(lambda coroutine: coroutine.send(None), by_await(key)).value == value
+        kept.append((stop_of(step, core.get(key)), stop_of(step, core.get(key)).args, value))
+    for stop, args, value in kept:
+        assert type(stop) is StopIteration and (stop.value, stop.args, args) == (value, (value,), (value,))
+        assert (stop.__cause__, stop.__dict__) == (None, {})
+    assert stop_of(step, core.get("none")).value is None
+
+
+async def test_what_was_awaited_is_the_callers_alone(core, rows):
+    key, value = rows[0]
+    got, own = await core.get(key), bytes(bytearray(value))
+    assert got == own and sys.getrefcount(got) == sys.getrefcount(own)
+
+
+async def test_an_operation_that_somebody_has_serves_nobody_else(core, rows):
+    """Those that are over wait for their next use, where the garbage collector tells of them."""
+    (first, value), (second, other) = rows[:2]
+    assert await core.get(first) == value
+    over = [o for o in gc.get_objects() if type(o).__name__ == "Operation"]
+    op = core.get(second)
+    assert not any(o is op for o in over)
+    for o in over:
+        with pytest.raises(RuntimeError, match="already awaited"):
+            o.send(None)
+    assert await op == other
+
+
 def test_nothing_happens_before_the_first_send(core):
     op = core.get(None)  # not a key
     with pytest.raises(ValueError):
