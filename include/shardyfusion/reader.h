@@ -388,7 +388,7 @@ typedef struct sf_scan_options {
     uint64_t limit;  /* rows in all */
     uint64_t prefetch_bytes; /* so much of each shard, unpacked, is read ahead of the rows that were asked for, and held, at most:
                               * a scan begins with 64 KiB and doubles it as it goes on. All shards together have 48 MiB, or this
-                              * if it is more. 0: one block at a time. Of local files it is 1 MiB
+                              * if it is more. 0: one block at a time. Of local files it is 768 KiB
                               * at most, since more gains nothing. An SST or a sorted run of SlateDB's has 64 MiB at most, a
                               * shard of SQLite's 4 MiB. Rows that a step has given keep more: below. */
 } sf_scan_options;
@@ -418,7 +418,7 @@ SF_API sf_status sf_rows_export_arrow(struct ArrowArray *out, const sf_row *rows
                                       sf_error *err);
 SF_API sf_status sf_rows_arrow_schema(struct ArrowSchema *out, sf_key_encoding keys, sf_error *err);
 
-/* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs. */
+/* Takes NULL. A step in flight goes on until it is done or cancelled, and keeps what it needs; its call then keeps its rows. */
 SF_API void sf_scan_close(sf_scan *scan);
 
 /* ------------------------------------------------------------------ explaining ----------------------------------- */

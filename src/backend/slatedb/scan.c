@@ -9,8 +9,10 @@
 /* What a scan may hold from which on it shows many rows at a time: one of very many shards holds hardly more than what those take. */
 #define MANY_ROWS_FROM (32u << 10)
 
-/* What a source holds of a store that is near: two windows, which fit into the processor's cache while they are read, checked and merged. */
-#define NEAR_BYTES (UINT64_C(1) << 20)
+/* What a source holds of a store that is near, and in how many windows: so few bytes that the processor's caches have them while they are read, checked and
+ * merged, and one window more than the one that is read and the one that is merged, so that neither waits for the other. */
+#define NEAR_BYTES (UINT64_C(768) << 10)
+#define NEAR_WINDOWS 3u
 
 struct slatedb_scan {
     sf_shard_scan base; /* first */
@@ -106,11 +108,12 @@ static sf_status tree_bounds(struct slatedb_scan *s, sf_bytes prefix, sf_error *
 /* Windows are as large as the scan's sources allow together: each may have two, and more where they are of full size. */
 static void windows_bound(struct slatedb_scan *s, size_t sources)
 {
+    const bool near = shard_of(s)->store->is_near;
     uint64_t each = s->buffer_bytes / (sources > 0 ? sources : 1), window;
 
-    if (shard_of(s)->store->is_near && each > NEAR_BYTES)
+    if (near && each > NEAR_BYTES)
         each = NEAR_BYTES;
-    window = each / 2;
+    window = each / (near ? NEAR_WINDOWS : 2);
     s->io.max_window = window < 1 ? 1 : window > SF_EXTENT_MAX_BYTES ? SF_EXTENT_MAX_BYTES : window;
     s->io.max_ahead = each > s->io.max_window ? each - s->io.max_window : s->buffer_bytes > 0;
     if (s->io.max_ahead > SF_SCAN_WINDOWS_AHEAD * SF_EXTENT_MAX_BYTES)
