@@ -13,14 +13,14 @@
 struct sf_scan {
     sf_snapshot *snap;
     sf_scan_merge merge;
-    atomic_uint refs;   /* the caller's and a step's */
+    atomic_uint refs;   /* the caller's and that of a step under way */
     atomic_bool busy;   /* a step is under way */
     sf_row_batch *rows; /* of the last step that was not a call: its rows are the caller's to read */
 };
 
 struct scan_call {
     sf_call call;
-    sf_scan *scan;
+    sf_scan *scan; /* until the step has ended: what the call keeps then is its rows, not the snapshot */
     sf_scan_step step;
 };
 
@@ -59,9 +59,12 @@ static void scan_give_back(sf_scan *s)
 static void step_done(sf_scan_step *step)
 {
     struct scan_call *c = step->ctx;
+    sf_scan *scan = c->scan;
 
     sf__call_failed(&c->call, &step->error);
-    scan_give_back(c->scan);
+    c->scan = NULL;
+    scan_give_back(scan);
+    scan_unref(scan);
     sf__call_finish(&c->call);
 }
 
@@ -82,8 +85,6 @@ static void step_destroy(sf_call *call)
     struct scan_call *c = sf_container_of(call, struct scan_call, call);
 
     sf__row_batch_free(c->step.batch);
-    if (c->scan)
-        scan_unref(c->scan);
 }
 
 static const sf_call_type step_type = {.start = step_start, .cancel = step_cancel, .destroy = step_destroy};

@@ -885,6 +885,60 @@ static void scan_goes_on_after_a_step_that_was_dropped(void **state)
     }
 }
 
+/* A step that is held back, whose scan is closed and whose reader has moved on: it ends, or is cancelled. Then nothing keeps what its snapshot has opened, also
+ * while the call is kept, whose rows stay. */
+static void a_step_that_has_ended_keeps_no_shard(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < 4; n++) {
+        const bool lazy = n % 2, cancelled = n / 2;
+        struct trial t;
+        sf_scan_options o = {.size = sizeof(o), .db_id = 0, .limit = UINT64_MAX};
+        const sf_row *rows;
+        int opened;
+        size_t count;
+        sf_call *call;
+        sf_snapshot *s;
+        sf_scan *scan;
+        sf_reader *r;
+        bool changed, at_end;
+
+        begin(&t);
+        world_point_at_run(&t.world, 0);
+        t.options.lazy_shards = lazy;
+        t.plug.when_open = lazy ? WHEN_LET : AT_ONCE;
+        t.plug.when_scan = lazy ? AT_ONCE : WHEN_LET;
+        r = open_reader(&t);
+        opened = lazy ? 1 : atomic_load(&t.plug.opens);
+        s = sf_reader_borrow(r, NULL);
+        assert_int_equal(sf_scan_open(&scan, s, &o, NULL), SF_OK);
+        assert_int_equal(sf_scan_next_start(&call, scan, 10, SF_TIMEOUT_NONE, NULL, NULL, NULL), SF_OK);
+        gate_wait(&t.plug.arrived, 1);
+        sf_scan_close(scan);
+        sf_snapshot_give_back(s);
+        world_point_at_run(&t.world, 2);
+        assert_int_equal(sf_reader_refresh(r, PATIENCE_MS, &changed, NULL), SF_OK);
+        assert_true(changed);
+        assert_int_equal(atomic_load(&t.plug.closes), 0);
+        if (cancelled)
+            sf_call_cancel(call);
+        else
+            let_go(&t.plug);
+        assert_int_equal(sf_call_wait(call, NULL), cancelled ? SF_CANCELLED : SF_OK);
+        if (cancelled && !lazy) /* the opener has the shard that it is still being asked */
+            await_closed(&t, opened - 1);
+        let_go(&t.plug);
+        await_closed(&t, opened);
+        rows = sf_call_rows(call, &count, &at_end);
+        assert_int_equal(count, cancelled ? 0 : 10);
+        for (size_t i = 0; i < count; i++)
+            assert_int_equal(rows[i].value.n, rows[i].key.n);
+        sf_call_release(call);
+        sf_reader_free(r);
+        end(&t);
+    }
+}
+
 /* ------------------------------------------------------------------ options, memory ------------------------------ */
 
 static void openers_are_checked(void **state)
@@ -1033,6 +1087,7 @@ int main(void)
         cmocka_unit_test(rows_that_are_wrong_name_their_shard),
         cmocka_unit_test(shards_that_cannot_be_scanned),
         cmocka_unit_test(scan_goes_on_after_a_step_that_was_dropped),
+        cmocka_unit_test(a_step_that_has_ended_keeps_no_shard),
         cmocka_unit_test(openers_are_checked),
         cmocka_unit_test(without_memory),
         cmocka_unit_test(threads_read_while_one_refreshes),
