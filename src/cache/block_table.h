@@ -7,7 +7,7 @@
 #include "base/pin.h"
 #include "base/striped.h"
 
-#define SF_BLOCK_FIRST_BYTES 192u /* of a block that is found: fetched before they are asked for */
+#define SF_BLOCK_FIRST_BYTES 256u /* of a block that is found: fetched before they are asked for */
 #define SF_BLOCK_MAX_CREDIT 3u
 #define SF_BLOCK_KEPT ((uintptr_t)1)
 #define SF_BLOCK_INHERITED ((uintptr_t)2) /* kept, too, and of the process that forked this one: never released */

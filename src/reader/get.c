@@ -8,8 +8,10 @@
 
 void sf_value_release(sf_value *value)
 {
-    sf__owner_release(value->owner);
+    sf_buf *owner = value->owner;
+
     *value = (sf_value){0};
+    sf__owner_release(owner);
 }
 
 /* ------------------------------------------------------------------ asking --------------------------------------- */
@@ -95,30 +97,28 @@ static sf_status no_route(sf_value *out, sf_error *err)
     return SF_OK;
 }
 
-/* What routing and encoding say of an integer key where both are arithmetic alone, as nearly always; false: ask them, it is another key, or
- * fails. The key as stored lies in `scratch`. */
-static inline bool place_int_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, uint8_t scratch[8],
-                                 sf_bytes *stored)
+/* Apart, so that nothing is saved on the stack for it. */
+static __attribute__((noinline)) sf_status place_any_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id,
+                                                         uint8_t scratch[8], sf_bytes *stored, sf_error *err)
 {
-    if (!s->manifest || s->router.strategy != SF_SHARDING_HASH || s->manifest->key_encoding != SF_KEY_U64BE ||
-        key->context || !sf__key_is_int(key) || (key->type == SF_KEY_INT && key->i < 0))
-        return false;
+    uint32_t routed;
+    sf_status rc = sf_snapshot_route(s, key, &routed, err);
+
+    *db_id = rc == SF_OK ? routed : SF_NO_SHARD;
+    return rc == SF_OK ? sf_snapshot_encode_key(s, key, scratch, stored, err) : rc;
+}
+
+/* Where a key belongs, and what it is stored as, which may lie in `scratch`. After a failure *db_id is SF_NO_SHARD, or the shard for which it
+ * cannot be encoded. */
+static inline __attribute__((always_inline)) sf_status place_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id,
+                                                                 uint8_t scratch[8], sf_bytes *stored, sf_error *err)
+{
+    if (!s->int_keys || key->context || !sf__key_is_int(key) || (key->type == SF_KEY_INT && key->i < 0))
+        return place_any_key(s, key, db_id, scratch, stored, err);
     *db_id = sf__router_shard_of(&s->router, sf__int_key_hash(key->u));
     sf__key_store_be64(scratch, key->u);
     *stored = (sf_bytes){scratch, 8};
-    return true;
-}
-
-/* The same of any key. */
-static inline sf_status place_key(const sf_snapshot *s, const sf_key *key, uint32_t *db_id, uint8_t scratch[8],
-                                  sf_bytes *stored, sf_error *err)
-{
-    sf_status rc;
-
-    if (place_int_key(s, key, db_id, scratch, stored))
-        return SF_OK;
-    rc = sf_snapshot_route(s, key, db_id, err);
-    return rc == SF_OK ? sf_snapshot_encode_key(s, key, scratch, stored, err) : rc;
+    return SF_OK;
 }
 
 /* Fails for keys that cannot be routed; those that cannot be encoded fail in the operation. */
@@ -128,16 +128,18 @@ static sf_status ask_key(struct asking *q, size_t index, const sf_key *key, sf_v
     sf_bytes stored;
     uint32_t db_id;
     sf_error e; /* filled by failures only */
-    sf_status rc = sf_snapshot_route(q->snap, key, &db_id, err);
+    sf_status rc = place_key(q->snap, key, &db_id, scratch, &stored, &e);
 
-    if (rc == SF_NO_ROUTE)
-        return no_route(out, err);
-    if (rc != SF_OK)
-        return name_key(rc, index, q->total, err);
-    rc = sf_snapshot_encode_key(q->snap, key, scratch, &stored, &e);
     if (rc == SF_OK)
         return ask_shard(q, index, db_id, stored, out, err);
+    if (rc == SF_NO_ROUTE)
+        return no_route(out, err);
     name_key(rc, index, q->total, &e);
+    if (db_id == SF_NO_SHARD) {
+        if (err)
+            *err = e;
+        return rc;
+    }
     *out = (sf_value){0};
     return fail_later(q, index, db_id, &e, err);
 }
@@ -148,29 +150,30 @@ struct together {
     uint32_t db_ids[TOGETHER];
     uint32_t alone;                /* a bit a key: it is asked for by itself */
     sf_shard_tries tries;          /* in the order of the keys */
-    const sf_shard_vtable *vtable; /* of their shards */
+    const sf_shard_vtable *vtable; /* of their shards; NULL before the first one */
 };
 
-/* The shard that is tried together with those before it, or NULL. */
-static inline sf_shard *together_shard(struct together *t, sf_shard *shard)
+/* The shard that is tried together with those before it, or NULL. Apart, so that nothing is saved on the stack for it. */
+static __attribute__((noinline)) sf_shard *together_shard(struct together *t, sf_shard *shard)
 {
-    if (t->tries.count > 0 && shard && shard->vtable == t->vtable)
-        return shard;
     if (shard && shard->vtable->inner)
         shard = shard->vtable->inner(shard);
-    if (!shard || !shard->vtable->try_get_together || (t->tries.count > 0 && shard->vtable != t->vtable))
+    if (!shard || !shard->vtable->try_get_together || (t->vtable && shard->vtable != t->vtable))
         return NULL;
     t->vtable = shard->vtable;
     return shard;
 }
 
-static inline void together_add(struct together *t, size_t i, sf_snapshot *snap, const sf_key *key, sf_value *value)
+static inline __attribute__((always_inline)) void together_add(struct together *t, size_t i, sf_snapshot *snap,
+                                                               const sf_key *key, sf_value *value)
 {
     size_t n = t->tries.count;
     sf_shard *shard = NULL;
 
     if (place_key(snap, key, &t->db_ids[n], t->scratch[n], &t->tries.keys[n], NULL) == SF_OK)
-        shard = together_shard(t, snap->shards[t->db_ids[n]]);
+        shard = snap->shards[t->db_ids[n]];
+    if (!shard || shard->vtable != t->vtable)
+        shard = together_shard(t, shard);
     if (!shard) {
         t->alone |= UINT32_C(1) << i;
         *value = (sf_value){0};
@@ -178,7 +181,7 @@ static inline void together_add(struct together *t, size_t i, sf_snapshot *snap,
     }
     t->tries.shards[n] = shard;
     t->tries.values[n] = value;
-    t->tries.count++;
+    t->tries.count = n + 1;
 }
 
 /* With a reference: there may be more values than a thread has pins. */
@@ -221,6 +224,7 @@ static sf_status ask_together(struct asking *q, size_t first, const sf_key *keys
     sf_status rc = SF_OK;
 
     t.alone = 0;
+    t.vtable = NULL;
     t.tries.count = t.tries.left = 0;
     for (size_t i = 0; i < count; i++)
         together_add(&t, i, q->snap, &keys[i], &values[i]);
@@ -484,15 +488,14 @@ struct glance {
     sf_shard_place place;
 };
 
-static inline sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *key, sf_value *out, sf_error *err)
+static inline __attribute__((always_inline)) sf_status glance(struct glance *g, sf_snapshot *s, const sf_key *key,
+                                                              sf_value *out, sf_error *err)
 {
     sf_status rc = place_key(s, key, &g->db_id, g->scratch, &g->stored, err);
     sf_shard *shard;
 
-    if (rc == SF_NO_ROUTE) {
-        g->db_id = UINT32_MAX;
+    if (rc == SF_NO_ROUTE)
         return no_route(out, err);
-    }
     if (rc != SF_OK)
         return rc;
     shard = s->shards[g->db_id];

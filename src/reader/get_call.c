@@ -6,8 +6,6 @@
 #include "base/error.h"
 #include "base/grow.h"
 
-#define NO_SHARD UINT32_MAX
-
 static sf_get_call *call_of(sf_call *c)
 {
     return sf_container_of(c, sf_get_call, call);
@@ -243,7 +241,7 @@ static bool group(sf_get_call *l)
         return false;
     if (l->count > 1)
         qsort(l->asks, l->count, sizeof(*l->asks), ask_cmp);
-    for (size_t i = 0; i < l->count && l->asks[i].db_id != NO_SHARD; i++) {
+    for (size_t i = 0; i < l->count && l->asks[i].db_id != SF_NO_SHARD; i++) {
         if (!p || p->db_id != l->asks[i].db_id)
             p = part_add(l, l->asks[i].db_id, &l->asks[i]);
         if (!p)
@@ -331,7 +329,7 @@ static bool shard_failed(sf_get_call *l, uint32_t db_id, const sf_error *e)
 
 bool sf__get_call_add_failed(sf_get_call *l, uint32_t db_id, const sf_error *e, size_t index)
 {
-    sf_shard_ask *ask = sf__get_call_add(l, NO_SHARD, (sf_bytes){NULL, 0}, index);
+    sf_shard_ask *ask = sf__get_call_add(l, SF_NO_SHARD, (sf_bytes){NULL, 0}, index);
 
     if (!ask)
         return false;

@@ -10,6 +10,7 @@
 
 /* More keys than that are sorted by a worker: the thread that asks may be an event loop's, and the loop thread is everybody's. */
 #define SF_GET_SORTED_AT_ONCE 2048u
+#define SF_NO_SHARD UINT32_MAX /* for keys that are asked of none */
 
 typedef struct sf_get_call sf_get_call;
 

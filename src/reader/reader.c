@@ -74,26 +74,26 @@ sf_snapshot *sf__reader_borrow(sf_reader *r, sf_error *err)
     return s;
 }
 
+/* The pin is on one that is just being replaced. */
+static __attribute__((noinline)) sf_snapshot *pinned_late(sf_reader *r, sf_snapshot *s, sf_pin **pin, sf_error *err)
+{
+    sf__reader_unpin(s, *pin);
+    *pin = NULL;
+    return sf__reader_borrow(r, err);
+}
+
 sf_snapshot *sf__reader_pin(sf_reader *r, sf_pin **pin, sf_error *err)
 {
     sf_pins *mine = sf__pins_of_thread();
-    sf_snapshot *s;
+    sf_snapshot *s = atomic_load_explicit(&r->current, memory_order_relaxed);
 
     *pin = NULL;
-    if (!mine || atomic_load_explicit(&mine->pins[SF_PIN_SNAPSHOT], memory_order_relaxed) != 0)
-        return sf__reader_borrow(r, err); /* the pin is taken: a call from within another one */
-    if (sf__runtime_check_process(r->rt, err) != SF_OK)
-        return NULL;
-    s = atomic_load_explicit(&r->current, memory_order_relaxed);
-    if (s) {
-        *pin = &mine->pins[SF_PIN_SNAPSHOT];
-        sf__pin_set(*pin, s);
-        if (atomic_load(&r->current) == s)
-            return s;
-        sf__reader_unpin(s, *pin); /* it is just being replaced */
-        *pin = NULL;
-    }
-    return sf__reader_borrow(r, err);
+    if (!mine || !s || !sf__runtime_is_ours(r->rt) ||
+        atomic_load_explicit(&mine->pins[SF_PIN_SNAPSHOT], memory_order_relaxed) != 0)
+        return sf__reader_borrow(r, err); /* if the pin is taken: a call from within another one */
+    *pin = &mine->pins[SF_PIN_SNAPSHOT];
+    sf__pin_set(*pin, s);
+    return atomic_load(&r->current) == s ? s : pinned_late(r, s, pin, err);
 }
 
 void sf__reader_unpin(sf_snapshot *s, sf_pin *pin)

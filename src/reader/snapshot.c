@@ -44,6 +44,7 @@ sf_status sf__snapshot_new(sf_snapshot **out, sf_runtime *rt, sf_snapshot_manife
         goto fail;
     }
     s->manifest = m;
+    s->int_keys = s->router.strategy == SF_SHARDING_HASH && m->key_encoding == SF_KEY_U64BE;
     *out = s;
     return SF_OK;
 fail:

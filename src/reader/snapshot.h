@@ -16,6 +16,7 @@ struct sf_snapshot {
     char *manifest_ref;             /* as published */
     sf_router router;
     uint32_t num_dbs;
+    bool int_keys; /* by hash, and stored as u64be: for an integer key that is not negative, both are arithmetic alone */
     sf_shard **shards; /* num_dbs; NULL = empty shard */
     /* loop thread */
     unsigned let_go; /* how often ready() found that it does not fit into memory */

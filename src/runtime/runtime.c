@@ -18,11 +18,11 @@
 #define TEARDOWN_POLL_MS 2
 
 /* Counted up in every forked child: one load tells a handle of the parent from one of ours. */
-static atomic_uint fork_generation;
+atomic_uint sf__forks;
 
 static void on_fork_in_child(void)
 {
-    atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&sf__forks, 1, memory_order_relaxed);
     sf__asker_after_fork();
 }
 
@@ -31,17 +31,12 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, on_fork_in_child);
 }
 
-static unsigned current_generation(void)
-{
-    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
-}
-
 unsigned sf__fork_generation(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
     pthread_once(&once, watch_forks);
-    return current_generation();
+    return atomic_load_explicit(&sf__forks, memory_order_relaxed);
 }
 
 /* The end of a runtime begins with its last handle: that one is not given back but carried to the loop thread, which waits
@@ -266,7 +261,7 @@ sf_runtime *sf__runtime_ref(sf_runtime *rt)
 
 void sf__runtime_unref(sf_runtime *rt)
 {
-    if (rt->fork_generation == current_generation())
+    if (sf__runtime_is_ours(rt))
         atomic_fetch_sub_explicit(&rt->refs, 1, memory_order_acq_rel);
 }
 
@@ -311,7 +306,7 @@ void sf_runtime_get_stats(sf_runtime *rt, sf_runtime_stats *out)
 
 sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err)
 {
-    if (rt->fork_generation == current_generation())
+    if (sf__runtime_is_ours(rt))
         return SF_OK;
     return sf_fail(err, SF_FORKED, "opened before this process was forked: open it again in the child");
 }

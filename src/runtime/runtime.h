@@ -46,6 +46,14 @@ void sf__runtime_unref(sf_runtime *rt);
 sf_status sf__runtime_check_may_wait(const sf_runtime *rt, sf_error *err);
 /* Another number in every forked child, from the first call on; it costs a load, where getpid() costs a system call. */
 unsigned sf__fork_generation(void);
+
+extern atomic_uint sf__forks; /* counted up in every forked child */
+
+/* sf__runtime_check_process(), where nobody wants the error. */
+static inline bool sf__runtime_is_ours(const sf_runtime *rt)
+{
+    return rt->fork_generation == atomic_load_explicit(&sf__forks, memory_order_relaxed);
+}
 /* SF_FORKED in a child of the process that made the runtime. */
 sf_status sf__runtime_check_process(const sf_runtime *rt, sf_error *err);
 

@@ -160,67 +160,120 @@ static __attribute__((noinline)) sf_status walk(const sf_slatedb_shard *s, sf_by
     return sf__probe_next_sst(&p, &s->view) ? search(s, &p, out, place, err) : SF_OK;
 }
 
+/* The value of a key in a block with a directory. False: it is for walk() to tell. Apart, for directories that are not plain. */
+static __attribute__((noinline)) bool dir_get(const sf_slatedb_shard *s, const sf_buf *plain, sf_bytes key,
+                                              uint32_t first, bool *found, sf_bytes *value)
+{
+    sf_block_row row;
+
+    if (sf__block_dir_get(plain, key, first, s->view.max_seq, found, &row, NULL) != SF_OK ||
+        (*found && (row.flags & SF_ROW_MERGE)))
+        return false;
+    *found = *found && !(row.flags & SF_ROW_TOMBSTONE);
+    if (*found)
+        *value = row.value;
+    return true;
+}
+
+/* The only block that may have the key. False: a probe tells. */
+static inline __attribute__((always_inline)) bool only_block(const sf_sst *sst, const sf_block_table *table,
+                                                             sf_bytes key, uint32_t *block)
+{
+    if (!sf__index_only_few(&sst->index, key, block))
+        return sf__index_only_candidate(&sst->index, key, block);
+    __builtin_prefetch(&table->blocks[*block]); /* nearly always in one line with its own, and does not wait for the heads */
+    return sf__index_only_of_few(&sst->index, key, *block, block);
+}
+
 /* A key whose only block is in memory, has a directory and can be pinned, as nearly all: false where anything is otherwise. */
-static inline bool pinned_get(const sf_slatedb_shard *s, const sf_sst *sst, uint32_t block, sf_bytes key, sf_value *out)
+static inline __attribute__((always_inline)) bool pinned_get(const sf_slatedb_shard *s, sf_bytes key, sf_value *out)
 {
     sf_pins *mine = sf__pins_of_thread();
     sf_pin *pin = mine ? sf__pins_for_value(mine) : NULL;
-    sf_buf *plain = pin ? sf__sst_block_pinned(sst, block, mine, pin) : NULL;
-    sf_block_row row;
-    bool found, done;
+    const sf_sst *sst = pin ? sf__read_view_only_sst(&s->view, key) : NULL;
+    sf_block_table *table = sst ? atomic_load_explicit(&sst->table, memory_order_acquire) : NULL;
+    uint32_t block;
+    sf_buf *plain = table && only_block(sst, table, key, &block) ? sf__block_table_find(table, block, mine, pin) : NULL;
+    sf_bytes row, value;
+    bool found = false, done = true;
 
     if (!plain)
         return false;
-    done = plain->front > 0 &&
-           sf__block_dir_get(plain, key, sf__block_dir_seek(plain, key), s->view.max_seq, &found, &row, NULL) == SF_OK;
-    if (done && found && !(row.flags & (SF_ROW_MERGE | SF_ROW_TOMBSTONE))) {
-        *out = (sf_value){.found = true, .bytes = row.value, .owner = sf__owner_of_pin(pin)};
+    if (plain->front == 0)
+        done = false;
+    else if (((const sf_block_dir *)plain->data)->plain)
+        found = sf__block_dir_plain_seek(plain, key, &row) && sf__block_dir_plain_value(row, s->view.max_seq, &value);
+    else
+        done = dir_get(s, plain, key, sf__block_dir_seek(plain, key), &found, &value);
+    if (found) {
+        *out = (sf_value){.found = true, .bytes = value, .owner = sf__owner_of_pin(pin)};
         return true;
     }
     if (sf__pin_take_off(pin))
         sf__buf_release(plain);
     *out = (sf_value){0};
-    return done && !(found && (row.flags & SF_ROW_MERGE));
+    return done;
 }
 
 sf_status sf__slatedb_try_get(sf_shard *base, sf_bytes key, sf_value *out, sf_shard_place *place, sf_error *err)
 {
     const sf_slatedb_shard *s = sf_container_of(base, sf_slatedb_shard, base);
-    uint32_t block;
-    const sf_sst *sst = sf__read_view_only_block(&s->view, key, &block);
 
-    return sst && pinned_get(s, sst, block, key, out) ? SF_OK : walk(s, key, out, place, err);
+    return pinned_get(s, key, out) ? SF_OK : walk(s, key, out, place, err);
 }
 
 /* ------------------------------------------------------------------ together ------------------------------------- */
 
-/* One of several keys, whose steps are done side by side: each fetches into the processor's cache what the next one reads. */
+/* Several keys, whose steps are done side by side: each fetches into the processor's cache what the next one reads. */
 struct sought {
-    sf_block_table *table; /* NULL: the key walks by itself */
-    sf_buf *plain;
-    uint32_t block, row;
+    const sf_sst *ssts[SF_SHARD_TRIES]; /* the only one that may have the key; NULL: it walks by itself */
+    bool few[SF_SHARD_TRIES];           /* `blocks` says where its index is to be searched; else the block, already */
+    sf_block_table *tables[SF_SHARD_TRIES];
+    sf_buf *plain[SF_SHARD_TRIES]; /* NULL: the key walks by itself */
+    uint32_t blocks[SF_SHARD_TRIES];
+    sf_bytes rows[SF_SHARD_TRIES]; /* the only one that may have the key; without bytes: none has; NULL: `first` tells */
+    uint32_t first[SF_SHARD_TRIES];
 };
 
-static inline void seek_block(struct sought *k, const sf_shard *shard, sf_bytes key)
+static const uint8_t no_row[1];
+
+static inline __attribute__((always_inline)) void seek_heads(struct sought *k, size_t i, const sf_shard *shard,
+                                                             sf_bytes key)
 {
     const sf_slatedb_shard *s = sf_container_of(shard, sf_slatedb_shard, base);
-    const sf_sst *sst = sf__read_view_only_block(&s->view, key, &k->block);
+    const sf_sst *sst = sf__read_view_only_sst(&s->view, key);
 
-    k->table = sst ? atomic_load_explicit(&sst->table, memory_order_acquire) : NULL;
-    if (k->table)
-        __builtin_prefetch(&k->table->blocks[k->block]);
+    k->few[i] = sst && sf__index_only_few(&sst->index, key, &k->blocks[i]);
+    if (k->few[i]) {
+        __builtin_prefetch(sf__index_heads(&sst->index) + k->blocks[i]);
+        __builtin_prefetch(sf__index_heads(&sst->index) + k->blocks[i] + SF_INDEX_FEW - 1);
+    } else if (sst && !sf__index_only_candidate(&sst->index, key, &k->blocks[i])) {
+        sst = NULL;
+    }
+    k->ssts[i] = sst;
 }
 
-static inline void seek_buffer(struct sought *k)
+static inline __attribute__((always_inline)) void seek_block(struct sought *k, size_t i, sf_bytes key)
 {
-    k->plain = k->table ? sf__block_table_peek(k->table, k->block) : NULL;
-    if (k->plain)
-        sf__block_fetch(k->plain);
+    const sf_sst *sst = k->ssts[i];
+
+    if (k->few[i] && !sf__index_only_of_few(&sst->index, key, k->blocks[i], &k->blocks[i]))
+        sst = NULL;
+    k->tables[i] = sst ? atomic_load_explicit(&sst->table, memory_order_acquire) : NULL;
+    if (k->tables[i])
+        __builtin_prefetch(&k->tables[i]->blocks[k->blocks[i]]);
 }
 
-static inline void seek_pin(const struct sought *k, sf_pin *pin)
+static inline __attribute__((always_inline)) void seek_buffer(struct sought *k, size_t i)
 {
-    sf_buf *was = k->plain ? sf__pin_move(pin, k->plain) : NULL;
+    k->plain[i] = k->tables[i] ? sf__block_table_peek(k->tables[i], k->blocks[i]) : NULL;
+    if (k->plain[i])
+        sf__block_fetch(k->plain[i]);
+}
+
+static inline __attribute__((always_inline)) void seek_pin(const struct sought *k, size_t i, sf_pin *pin)
+{
+    sf_buf *was = k->plain[i] ? sf__pin_move(pin, k->plain[i]) : NULL;
 
     if (was)
         sf__buf_release(was);
@@ -233,7 +286,7 @@ struct tally {
     unsigned thread;
 };
 
-static inline void tally_add(struct tally *t, sf_striped *of)
+static inline __attribute__((always_inline)) void tally_add(struct tally *t, sf_striped *of)
 {
     if (t->of != of && t->hits > 0) {
         sf__striped_add(t->of, t->thread, t->hits);
@@ -243,22 +296,36 @@ static inline void tally_add(struct tally *t, sf_striped *of)
     t->hits++;
 }
 
-static inline void seek_row(struct sought *k, sf_bytes key, struct tally *tally)
+static inline __attribute__((always_inline)) void seek_row(struct sought *k, size_t i, sf_bytes key, struct tally *tally)
 {
-    bool counts = false;
+    sf_buf *plain = k->plain[i];
+    const sf_block_dir *d;
+    bool counts, still;
 
-    if (k->plain && (!sf__block_table_still(k->table, k->block, k->plain, &counts) || k->plain->front == 0))
-        k->plain = NULL;
-    if (counts)
-        tally_add(tally, k->table->hits);
-    if (!k->plain)
+    if (!plain)
         return;
-    k->row = sf__block_dir_seek(k->plain, key);
-    if (k->row < ((const sf_block_dir *)k->plain->data)->count)
-        sf__block_dir_fetch(k->plain, k->row);
+    still = sf__block_table_still(k->tables[i], k->blocks[i], plain, &counts);
+    if (counts)
+        tally_add(tally, k->tables[i]->hits);
+    if (!still || plain->front == 0) {
+        k->plain[i] = NULL;
+        return;
+    }
+    d = (const sf_block_dir *)plain->data;
+    if (d->plain) {
+        if (sf__block_dir_plain_seek(plain, key, &k->rows[i]))
+            sf__block_dir_fetch(k->rows[i]);
+        else
+            k->rows[i] = (sf_bytes){no_row, 0};
+        return;
+    }
+    k->rows[i] = (sf_bytes){NULL, 0};
+    k->first[i] = sf__block_dir_seek(plain, key);
+    if (k->first[i] < d->count)
+        sf__block_dir_fetch(sf__block_dir_row(plain, k->first[i]));
 }
 
-static void walk_alone(sf_shard_tries *t, size_t i)
+static __attribute__((noinline)) void walk_alone(sf_shard_tries *t, size_t i)
 {
     t->statuses[i] =
         walk(sf_container_of(t->shards[i], sf_slatedb_shard, base), t->keys[i], t->values[i], &t->places[i], NULL);
@@ -279,30 +346,36 @@ static inline sf_value view_of(sf_bytes value)
     return (sf_value){.found = true, .bytes = value};
 }
 
-static inline void seek_end(const struct sought *k, sf_shard_tries *t, size_t i, sf_value_room *room)
+static inline __attribute__((always_inline)) void seek_end(const struct sought *k, sf_shard_tries *t, size_t i,
+                                                           sf_value_room *room)
 {
     const sf_slatedb_shard *s = sf_container_of(t->shards[i], sf_slatedb_shard, base);
     sf_value *out = t->values[i];
-    sf_block_row row;
+    sf_bytes row, value;
     bool found;
 
-    if (!k->plain || sf__block_dir_get(k->plain, t->keys[i], k->row, s->view.max_seq, &found, &row, NULL) != SF_OK ||
-        (found && (row.flags & SF_ROW_MERGE))) {
+    if (!k->plain[i]) {
         walk_alone(t, i);
         return;
     }
-    t->statuses[i] = SF_OK;
-    if (!found || (row.flags & SF_ROW_TOMBSTONE))
+    row = k->rows[i];
+    if (row.p) {
+        found = row.n > 0 && sf__block_dir_plain_value(row, s->view.max_seq, &value);
+    } else if (!dir_get(s, k->plain[i], t->keys[i], k->first[i], &found, &value)) {
+        walk_alone(t, i);
+        return;
+    }
+    if (!found)
         *out = (sf_value){0};
     else if (!room)
-        *out = view_of(row.value);
-    else if (!sf__value_room_copy(room, row.value, out))
-        *out = (sf_value){.found = true, .bytes = row.value, .owner = sf__buf_acquire(k->plain)};
+        *out = view_of(value);
+    else if (!sf__value_room_copy(room, value, out))
+        *out = (sf_value){.found = true, .bytes = value, .owner = sf__buf_acquire(k->plain[i])};
 }
 
 void sf__slatedb_try_get_together(sf_shard_tries *t, sf_value_room *room)
 {
-    struct sought keys[SF_SHARD_TRIES];
+    struct sought keys;
     sf_pins *mine = sf__pins_of_thread();
     size_t count = t->count;
     struct tally tally = {0};
@@ -313,19 +386,22 @@ void sf__slatedb_try_get_together(sf_shard_tries *t, sf_value_room *room)
             walk_alone(t, i);
         return;
     }
+    memset(t->statuses, 0, sizeof(t->statuses)); /* SF_OK */
     tally.thread = mine->number;
     for (size_t i = 0; i < count; i++)
-        seek_block(&keys[i], t->shards[i], t->keys[i]);
+        seek_heads(&keys, i, t->shards[i], t->keys[i]);
     for (size_t i = 0; i < count; i++)
-        seek_buffer(&keys[i]);
+        seek_block(&keys, i, t->keys[i]);
     for (size_t i = 0; i < count; i++)
-        seek_pin(&keys[i], &mine->pins[SF_PIN_TOGETHER + i]);
+        seek_buffer(&keys, i);
     for (size_t i = 0; i < count; i++)
-        seek_row(&keys[i], t->keys[i], &tally);
+        seek_pin(&keys, i, &mine->pins[SF_PIN_TOGETHER + i]);
+    for (size_t i = 0; i < count; i++)
+        seek_row(&keys, i, t->keys[i], &tally);
     if (tally.hits > 0)
         sf__striped_add(tally.of, tally.thread, tally.hits);
     for (size_t i = 0; i < count; i++)
-        seek_end(&keys[i], t, i, room);
+        seek_end(&keys, t, i, room);
 }
 
 /* ------------------------------------------------------------------ many keys ------------------------------------ */

@@ -306,6 +306,10 @@ static void replay_end(struct slatedb_opening *o)
     v->max_seq = v->manifest.head->last_l0_seq;
     if (v->memtable && v->memtable->max_seq > v->max_seq)
         v->max_seq = v->memtable->max_seq;
+    if (v->memtable) {
+        v->only_count = 0;
+        v->only_sst = NULL;
+    }
     if (o->cancelled)
         rc = sf_fail(&e, SF_CANCELLED, "cancelled");
     else if (rc != SF_OK && o->wal_list.key)

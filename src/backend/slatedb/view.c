@@ -136,6 +136,15 @@ uint32_t sf__run_first_from(const sf_sst_view *ssts, uint32_t count, sf_bytes ke
     return lo;
 }
 
+const sf_sst *sf__read_view_only_of_run(const sf_read_view *v, sf_bytes key)
+{
+    uint32_t i = sf__run_first_from(v->only, v->only_count, key);
+
+    if (i == v->only_count || (i + 1 < v->only_count && sf_bytes_cmp(v->only[i + 1].info.first_key, key) <= 0))
+        return NULL; /* in none, or perhaps in two */
+    return sf__read_view_sst(v, &v->only[i]);
+}
+
 void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key)
 {
     *p = (sf_probe){.key = key};

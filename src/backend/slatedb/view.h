@@ -10,9 +10,9 @@ typedef struct sf_read_view {
     sf_slatedb_manifest manifest;
     sf_sst *ssts; /* each SST once, however many views show it */
     uint32_t sst_count;
-    sf_sst **sst_of_view;    /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
-    const sf_sst_view *only; /* all SSTs, where they are one run, or one of L0, of one tree, and show all of their rows; */
-    uint32_t only_count;     /* else 0 */
+    sf_sst **sst_of_view; /* by index in manifest.views; NULL, as it is most often: they are in the order of those */
+    const sf_sst_view *only; /* all SSTs, where they are one run, or one of L0, of one tree, and show all of their rows, and none were replayed; */
+    uint32_t only_count;    /* else 0 */
     const sf_sst *only_sst; /* where that is one; else NULL */
     sf_memtable *memtable;  /* NULL: no rows were replayed */
     uint64_t max_seq;       /* rows above it are not there */
@@ -49,22 +49,14 @@ typedef struct sf_probe {
     uint32_t block, block_end; /* its blocks that may hold the key and have not been looked at */
 } sf_probe;
 
-/* The only SST, and block of it, that may have the key, where one search tells: nearly always in a shard that was built at once. NULL:
- * a probe tells. */
-static inline const sf_sst *sf__read_view_only_block(const sf_read_view *v, sf_bytes key, uint32_t *block)
-{
-    const sf_sst *sst;
-    uint32_t i;
+/* The only SST that may have the key, of several, where one search tells; else NULL. */
+const sf_sst *sf__read_view_only_of_run(const sf_read_view *v, sf_bytes key);
 
-    if (v->memtable || key.n == 0 || v->only_count == 0)
-        return NULL;
-    if (v->only_sst)
-        return sf__index_only_block(&v->only_sst->index, key, block) ? v->only_sst : NULL;
-    i = sf__run_first_from(v->only, v->only_count, key);
-    if (i == v->only_count || (i + 1 < v->only_count && sf_bytes_cmp(v->only[i + 1].info.first_key, key) <= 0))
-        return NULL; /* in none, or perhaps in two */
-    sst = sf__read_view_sst(v, &v->only[i]);
-    return sf__index_only_block(&sst->index, key, block) ? sst : NULL;
+/* The only SST that may have the key, where one search tells: nearly always in a shard that was built at once. NULL: a probe tells. Its
+ * index has the block. */
+static inline const sf_sst *sf__read_view_only_sst(const sf_read_view *v, sf_bytes key)
+{
+    return v->only_sst ? v->only_sst : sf__read_view_only_of_run(v, key);
 }
 
 void sf__probe_init(sf_probe *p, const sf_read_view *v, sf_bytes key);

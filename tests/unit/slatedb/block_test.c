@@ -99,7 +99,21 @@ static bool same(const sf_block_row *got, const struct test_row *want)
 
 /* The block that is checked, with a directory, or without where it gets none. */
 static sf_buf *with_dir;
-static unsigned directories;
+static unsigned directories, plain_directories;
+
+/* Where a directory is plain, its short way finds what the long one has found, which is said here. */
+static void check_plain(sf_bytes key, uint64_t max_seq, bool found, const sf_block_row *row, const char *name)
+{
+    sf_bytes at, value;
+
+    if (!((const sf_block_dir *)with_dir->data)->plain)
+        return;
+    plain_directories++;
+    if ((sf__block_dir_plain_seek(with_dir, key, &at) && sf__block_dir_plain_value(at, max_seq, &value)) != found)
+        fail_msg("%s: get of a key of %zu bytes by plain directory: found %d", name, key.n, !found);
+    if (found && (row->flags != 0 || value.p != row->value.p || value.n != row->value.n))
+        fail_msg("%s: get of a key of %zu bytes by plain directory: another value", name, key.n);
+}
 
 static void check_get(const struct rows *r, const sf_block *b, sf_bytes key, uint64_t max_seq, const char *name)
 {
@@ -122,6 +136,7 @@ static void check_get(const struct rows *r, const sf_block *b, sf_bytes key, uin
         fail_msg("%s: get by directory: %s", name, err.message);
     if (found != (want != NULL) || (found && !same(&row, want)))
         fail_msg("%s: get of a key of %zu bytes by directory: found %d", name, key.n, found);
+    check_plain(key, max_seq, found, &row, name);
 }
 
 static void directory_make(sf_bytes plain, unsigned version, const char *name)
@@ -317,10 +332,13 @@ static void test_a_directory_of_integers(void **state)
         {5, UINT64_C(0x10001), 8},
     };
     static const size_t counts[] = {1, 2, 7, 8, 9, 64, 65, 120};
-    static uint8_t keys[120][8];
+    static uint8_t keys[120][8], value[8 * 40];
     static struct test_row rows[120];
 
     (void)state;
+    for (size_t i = 0; i < sizeof(value); i++)
+        value[i] = (uint8_t)i;
+    plain_directories = 0;
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]) * sizeof(counts) / sizeof(counts[0]); c++) {
         uint64_t first = cases[c / 8].first, step = cases[c / 8].step;
         size_t width = cases[c / 8].width, count = 0;
@@ -333,8 +351,8 @@ static void test_a_directory_of_integers(void **state)
             rows[count] = (struct test_row){.key = keys[count],
                                             .key_len = width,
                                             .seq = count % 5 == 4 ? 200 : 100,
-                                            .value = keys[count],
-                                            .value_len = (uint32_t)(count % 9)};
+                                            .value = value,
+                                            .value_len = (uint32_t)(count % 9 * 40)};
         }
         build_block(&o, rows, count, 1 + c % 2, 16);
         directory_make(out_bytes(&o), 1 + c % 2, "integers");
@@ -356,11 +374,13 @@ static void test_a_directory_of_integers(void **state)
                 fail_msg("%s", err.message);
             assert_int_equal(found, at < count);
             assert_true(!found || (row.value.n == rows[at].value_len && row.seq == 100 &&
-                                   memcmp(row.value.p, keys[at], row.value.n) == 0));
+                                   memcmp(row.value.p, value, row.value.n) == 0));
+            check_plain(sf_bytes_of(key, n), 150, found, &row, "integers");
         }
         sf__buf_release(with_dir);
         out_free(&o);
     }
+    assert_true(plain_directories > 0);
 }
 
 /* A WAL block: rows in the order they were written. */

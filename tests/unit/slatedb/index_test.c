@@ -54,10 +54,12 @@ static void bounds_make(struct bounds *b, size_t count, size_t prefix, size_t ta
     qsort(b->spans, count, sizeof(b->spans[0]), span_cmp);
 }
 
+static unsigned searched_few; /* keys that arithmetic led to a few heads */
+
 /* Against a linear search. */
 static void check_key(const sf_index *idx, sf_bytes key, const char *name)
 {
-    uint32_t lower = 0, upper = 0, only;
+    uint32_t lower = 0, upper = 0, only, from;
     sf_index_range got;
 
     while (lower < idx->count && sf_bytes_cmp(sf__index_block_bound(idx, lower), key) < 0)
@@ -74,10 +76,15 @@ static void check_key(const sf_index *idx, sf_bytes key, const char *name)
         assert_int_equal(got.first, lower > 0 ? lower - 1 : 0);
         assert_int_equal(got.last, upper - 1);
     }
-    if (key.n > 0 && sf__index_only_block(idx, key, &only))
-        assert_true(got.first == got.last && got.first == only);
-    else if (key.n > 0)
-        assert_int_not_equal(got.first, got.last);
+    assert_int_equal(sf__index_only_candidate(idx, key, &only), key.n > 0 && got.first == got.last);
+    if (got.first == got.last)
+        assert_int_equal(only, got.first);
+    if (!sf__index_only_few(idx, key, &from))
+        return;
+    searched_few++;
+    assert_int_equal(sf__index_only_of_few(idx, key, from, &only), got.first == got.last);
+    if (got.first == got.last)
+        assert_int_equal(only, got.first);
 }
 
 static void test_search(void **state)
@@ -128,6 +135,55 @@ static void test_search(void **state)
         }
         sf__index_cleanup(&idx, heap);
     }
+    free(b);
+}
+
+/* Bounds of 8 bytes, which arithmetic searches, evenly spread or not. */
+static void test_search_of_integers(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t count, empty;
+        uint64_t first, step, last; /* `last`: of the last one */
+    } cases[] = {
+        {"neighbours", 30, 1, 5, 1, 34},
+        {"a few", 8, 0, 1000, 72, 1504},
+        {"one more than a few", 9, 1, 1000, 72, 1576},
+        {"too few", 7, 0, 1000, 72, 1432},
+        {"far apart", 30, 0, 3, UINT64_MAX / 31, UINT64_MAX / 31 * 29 + 3},
+        {"most in one part", 30, 1, 100, 10, UINT64_MAX},
+    };
+    struct bounds *b = malloc(sizeof(*b));
+
+    (void)state;
+    assert_non_null(b);
+    searched_few = 0;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint32_t count = cases[i].count;
+        struct out o = {0};
+        sf_index idx;
+        sf_error err;
+
+        for (uint32_t k = 0; k < count; k++) {
+            sf_store_be(b->raw[k], 8, k + 1 < count ? cases[i].first + k * cases[i].step : cases[i].last);
+            b->spans[k] = (sf_bytes){b->raw[k], k < cases[i].empty ? 0 : 8};
+            b->offs[k] = k * 4096;
+        }
+        index_build(&o, b->spans, b->offs, count);
+        if (sf__index_decode(&idx, out_bytes(&o), (uint64_t)count * 4096, heap, &err) != SF_OK)
+            fail_msg("%s: %s", cases[i].name, err.message);
+        out_free(&o);
+        for (uint32_t k = 0; k < count; k++)
+            for (int64_t by = -2; by <= 2; by++) {
+                uint8_t key[9] = {0};
+
+                sf_store_be(key, 8, sf_load_be(b->raw[k], 8) + (uint64_t)by);
+                for (size_t n = 7; n <= 9; n++)
+                    check_key(&idx, (sf_bytes){key, n}, cases[i].name);
+            }
+        sf__index_cleanup(&idx, heap);
+    }
+    assert_true(searched_few > 0);
     free(b);
 }
 
@@ -229,6 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_search),
+        cmocka_unit_test(test_search_of_integers),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_damaged),
     };

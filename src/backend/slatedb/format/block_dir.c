@@ -151,6 +151,22 @@ static sf_block_dir dir_of(const struct survey *s, const sf_block *b)
     return d;
 }
 
+/* Whether all rows are as `plain` has it; the rest is filled. */
+static bool all_plain(const sf_buf *b)
+{
+    const sf_block_dir *d = (const sf_block_dir *)b->data;
+    const int16_t *heads = (const int16_t *)(d + 1);
+    bool plain = d->quick && d->whole && d->version == 2;
+
+    for (uint32_t i = 0; plain && i < d->count; i++) {
+        sf_stored_row r;
+
+        plain = sf__block_dir_plain_row(sf__block_dir_row(b, i), &r) && r.shared + r.suffix.n == d->prefix_len + 2u &&
+                (i == 0 || heads[i] != heads[i - 1]);
+    }
+    return plain;
+}
+
 /* *d is set. False: keys are out of order, or too many have the same head. */
 static bool dir_fill(sf_block_dir *d, const sf_block *b)
 {
@@ -209,6 +225,7 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
         memcpy(b->data, &d, sizeof(d));
         if (dir_fill((sf_block_dir *)b->data, &block)) {
             memcpy(b->data + front, content.p, content.n);
+            ((sf_block_dir *)b->data)->plain = all_plain(b);
             if (room)
                 room->left -= front;
         } else {

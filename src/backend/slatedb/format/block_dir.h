@@ -25,11 +25,12 @@ typedef struct sf_block_dir {
     bool in_word : 1;    /* prefix and head lie in the first 8 bytes of a key */
     bool whole : 1;      /* they are all of each key */
     bool quick : 1;      /* in_word, and all heads, of 2 bytes, are compared at once */
-    uint64_t prefix;     /* its first 8 bytes as a number, filled up with zeroes; the rest follows */
+    bool plain : 1;  /* quick, whole; rows as nearly all are, all keys of that length, each with a head of its own */
+    uint64_t prefix; /* its first 8 bytes as a number, filled up with zeroes; the rest follows */
 } sf_block_dir;
 
 #define SF_BLOCK_DIR_LANES \
-    8u /* heads of 2 bytes that are compared at once: filled up to a multiple of it with the largest */
+    16u /* heads of 2 bytes that are compared at once: filled up to a multiple of it with the largest */
 #define SF_BLOCK_DIR_ALL 64u /* so many of them are compared without a search */
 
 /* `plain` = a block that sf__block_check() has passed. *out is the caller's reference: a buffer with the same content and a directory, or
@@ -58,14 +59,18 @@ static inline int16_t sf__block_dir_signed(uint64_t head)
 }
 
 /* How many of some heads are below one. */
-static inline size_t sf__block_dir_count_below(const int16_t *heads, size_t count, int16_t head)
+static inline __attribute__((always_inline)) size_t sf__block_dir_count_below(const int16_t *heads, size_t count,
+                                                                              int16_t head)
 {
-    typedef int16_t lanes __attribute__((vector_size(2 * SF_BLOCK_DIR_LANES), aligned(8), may_alias));
-    lanes sum = {0}, all = head - (lanes){0};
+    typedef int16_t lanes __attribute__((vector_size(SF_BLOCK_DIR_LANES), aligned(8), may_alias)); /* half of them */
+    lanes sum = {0}, more = {0}, all = head - (lanes){0};
     uint64_t halves[2];
 
-    for (size_t i = 0; i < count; i += SF_BLOCK_DIR_LANES)
+    for (size_t i = 0; i < count; i += SF_BLOCK_DIR_LANES) {
         sum -= *(const lanes *)(heads + i) < all;
+        more -= *(const lanes *)(heads + i + SF_BLOCK_DIR_LANES / 2) < all;
+    }
+    sum += more;
     memcpy(halves, &sum, sizeof(halves));
     return (size_t)((halves[0] + halves[1]) * UINT64_C(0x0001000100010001) >> 48);
 }
@@ -75,43 +80,53 @@ uint32_t sf__block_dir_search(const sf_buf *plain, sf_bytes key);
 sf_status sf__block_dir_walk(const sf_buf *plain, sf_bytes key, uint32_t first, uint64_t max_seq, bool *found,
                              sf_block_row *row, sf_error *err) SF_MUST_USE;
 
-/* The first row that may have the key, by the directory, which is there; the number of rows: none has. */
-static inline uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
+/* The same, of a quick one. */
+static inline __attribute__((always_inline)) uint32_t sf__block_dir_quick_seek(const sf_block_dir *d, sf_bytes key)
 {
-    const sf_block_dir *d = (const sf_block_dir *)plain->data;
     const int16_t *heads = (const int16_t *)(d + 1); /* the prefix has no rest */
-    uint64_t head;
+    uint64_t head = (sf_bytes_head(key, 0) ^ d->prefix) >> d->head_shift;
     size_t i;
 
-    if (!d->quick)
-        return sf__block_dir_search(plain, key);
-    head = (sf_bytes_head(key, 0) ^ d->prefix) >> d->head_shift;
     if (head > UINT16_MAX)
         return d->count;
     i = sf__block_dir_count_below(heads, d->count, sf__block_dir_signed(head));
     return i < d->count && heads[i] == sf__block_dir_signed(head) ? (uint32_t)i : d->count;
 }
 
+/* The first row that may have the key, by the directory, which is there; the number of rows: none has. */
+static inline uint32_t sf__block_dir_seek(const sf_buf *plain, sf_bytes key)
+{
+    const sf_block_dir *d = (const sf_block_dir *)plain->data;
+
+    return d->quick ? sf__block_dir_quick_seek(d, key) : sf__block_dir_search(plain, key);
+}
+
+/* Such a row as it is stored, with nothing behind it. */
+static inline sf_bytes sf__block_dir_row(const sf_buf *plain, uint32_t row)
+{
+    const uint16_t *offsets = sf__block_dir_offsets((const sf_block_dir *)plain->data) + row;
+
+    return (sf_bytes){plain->data + plain->front + offsets[0], (size_t)(offsets[1] - offsets[0])};
+}
+
 #define SF_BLOCK_DIR_FETCHED_BYTES 256u
 
 /* Such a row, into the processor's cache. (Inlined always: GCC leaves calls of a function out that does nothing but fetch.) Rows have tens or hundreds of bytes; how many is known only when their first ones are there. */
-static inline __attribute__((always_inline)) void sf__block_dir_fetch(const sf_buf *plain, uint32_t row)
+static inline __attribute__((always_inline)) void sf__block_dir_fetch(sf_bytes row)
 {
-    const sf_block_dir *d = (const sf_block_dir *)plain->data;
-    const uint16_t *offsets = sf__block_dir_offsets(d) + row;
-    const uint8_t *p = plain->data + plain->front + offsets[0];
-    size_t n = (size_t)(offsets[1] - offsets[0]);
+    size_t n = row.n < SF_BLOCK_DIR_FETCHED_BYTES ? row.n : SF_BLOCK_DIR_FETCHED_BYTES;
 
-    n = n < SF_BLOCK_DIR_FETCHED_BYTES ? n : SF_BLOCK_DIR_FETCHED_BYTES;
-    for (size_t k = 0; k < n; k += 64)
-        __builtin_prefetch(p + k);
-    __builtin_prefetch(p + n - 1);
+    __builtin_prefetch(row.p);
+    for (size_t k = 64; k < n; k += 64)
+        __builtin_prefetch(row.p + k);
+    __builtin_prefetch(row.p + n - 1);
 }
 
 /* A row as nearly all are: version 2, short lengths, no times. It ends where the next one begins. */
-static inline bool sf__block_dir_plain_row(const uint8_t *p, size_t n, sf_stored_row *r)
+static inline bool sf__block_dir_plain_row(sf_bytes row, sf_stored_row *r)
 {
-    size_t value_len, body = 3;
+    const uint8_t *p = row.p;
+    size_t n = row.n, value_len, body = 3;
 
     if (n < 13 || (p[0] | p[1]) >= 0x80)
         return false;
@@ -133,19 +148,39 @@ static inline bool sf__block_dir_plain_row(const uint8_t *p, size_t n, sf_stored
     return true;
 }
 
+/* In a plain directory: the row of the key, which is the only one; false: there is none. */
+static inline __attribute__((always_inline)) bool sf__block_dir_plain_seek(const sf_buf *plain, sf_bytes key,
+                                                                           sf_bytes *row)
+{
+    const sf_block_dir *d = (const sf_block_dir *)plain->data;
+    uint32_t i = key.n == d->prefix_len + 2u ? sf__block_dir_quick_seek(d, key) : d->count;
+
+    if (i == d->count)
+        return false;
+    *row = sf__block_dir_row(plain, i);
+    return true;
+}
+
+/* Its value, which was checked when the directory was made; false: the row is newer than that. */
+static inline bool sf__block_dir_plain_value(sf_bytes row, uint64_t max_seq, sf_bytes *value)
+{
+    size_t before = 3u + row.p[1] + (row.p[2] >> 7), behind = 9;
+
+    *value = (sf_bytes){row.p + before, row.n - before - behind};
+    return sf_load_be(row.p + row.n - behind, 8) <= max_seq;
+}
+
 /* As sf__block_get(), with what that has found. */
 SF_MUST_USE static inline sf_status sf__block_dir_get(const sf_buf *plain, sf_bytes key, uint32_t first,
                                                       uint64_t max_seq, bool *found, sf_block_row *row, sf_error *err)
 {
     const sf_block_dir *d = (const sf_block_dir *)plain->data;
-    const uint16_t *offsets = sf__block_dir_offsets(d) + first;
     sf_stored_row r;
 
     *found = false;
     if (first == d->count)
         return SF_OK;
-    if (d->version != 2 ||
-        !sf__block_dir_plain_row(plain->data + plain->front + offsets[0], (size_t)(offsets[1] - offsets[0]), &r) ||
+    if (d->version != 2 || !sf__block_dir_plain_row(sf__block_dir_row(plain, first), &r) ||
         r.shared + r.suffix.n != key.n || !(d->whole || sf_bytes_same(r.suffix.p, key.p + r.shared, r.suffix.n)) ||
         r.seq > max_seq)
         return sf__block_dir_walk(plain, key, first, max_seq, found, row, err);

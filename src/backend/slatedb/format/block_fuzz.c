@@ -76,6 +76,7 @@ static void check_directory(sf_bytes key, uint64_t max_seq, size_t hit)
 {
     const sf_block_row *want = &rows[hit].row;
     bool found, is_there = hit < row_count && sf_bytes_eq(key_at(hit), key);
+    sf_bytes at, value;
     sf_block_row row;
 
     if (with_dir->front == 0)
@@ -84,6 +85,10 @@ static void check_directory(sf_bytes key, uint64_t max_seq, size_t hit)
     must(found == is_there);
     must(!found || (sf_bytes_eq(row.value, want->value) && row.seq == want->seq && row.flags == want->flags &&
                     row.create_ts == want->create_ts && row.expire_ts == want->expire_ts));
+    if (((const sf_block_dir *)with_dir->data)->plain) {
+        must((sf__block_dir_plain_seek(with_dir, key, &at) && sf__block_dir_plain_value(at, max_seq, &value)) == found);
+        must(!found || (row.flags == 0 && value.p == row.value.p && value.n == row.value.n));
+    }
 }
 
 static void check_key(const sf_block *b, sf_block_cursor *c, sf_bytes key, uint64_t max_seq)

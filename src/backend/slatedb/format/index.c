@@ -8,8 +8,6 @@ enum { META_OFFSET, META_FIRST_KEY };
 /* What an entry takes at least: its slot, and a table with an offset or a key. */
 #define ENTRY_MIN_BYTES 20u
 
-#define FEW 8u /* heads that are searched always */
-
 static sf_status entry_decode(const sf_fb_vector *v, uint32_t i, uint64_t *off, sf_bytes *key, sf_error *err)
 {
     sf_fb_table t;
@@ -81,12 +79,6 @@ static size_t shared_prefix(sf_bytes a, sf_bytes b)
     return n;
 }
 
-/* The part that a head lies in, which is at or above the first one. */
-static inline uint32_t part_of(const sf_index *idx, uint64_t head)
-{
-    return (uint32_t)((unsigned __int128)(head - sf__index_heads(idx)[idx->leading_empty]) * idx->parts_per_head >> 64);
-}
-
 static void marks_fill(sf_index *idx)
 {
     const uint64_t *heads = sf__index_heads(idx);
@@ -96,7 +88,7 @@ static void marks_fill(sf_index *idx)
     if (count > 1 && count <= span)
         idx->parts_per_head = (uint64_t)(((unsigned __int128)count << 64) / ((unsigned __int128)span + 1));
     for (uint32_t i = idx->leading_empty; i < idx->count; i++)
-        for (; part <= part_of(idx, heads[i]); part++)
+        for (; part <= sf__index_part_of(idx, heads[i]); part++)
             marks[part] = i;
     for (; part <= count; part++)
         marks[part] = idx->count;
@@ -125,6 +117,7 @@ static void heads_fill(sf_index *idx)
             (uint32_t)shared_prefix(sf__index_block_bound(idx, e), sf__index_block_bound(idx, idx->count - 1));
     for (uint32_t i = 0; i < idx->count; i++)
         heads[i] = i < e ? 0 : sf_bytes_head(sf__index_block_bound(idx, i), idx->shared_len);
+    idx->quick = idx->shared_len == 0 && idx->count - e >= SF_INDEX_FEW;
     if (e < idx->count)
         marks_fill(idx);
 }
@@ -194,27 +187,21 @@ static inline const uint64_t *lower_bound(const uint64_t *heads, uint32_t n, uin
 }
 
 /* First of the heads, from the first bound that is not empty on, that is >= head. There is such a bound. */
-static inline uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
+static uint32_t heads_lower_bound(const sf_index *idx, uint64_t head)
 {
     const uint64_t *heads = sf__index_heads(idx);
     const uint32_t *marks = sf__index_marks(idx);
-    uint32_t e = idx->leading_empty, part, from, n;
+    uint32_t e = idx->leading_empty, part, n, from;
 
     if (head <= heads[e])
         return e;
     if (head > heads[idx->count - 1])
         return idx->count;
-    part = part_of(idx, head);
-    from = marks[part];
-    n = marks[part + 1] - from;
-    if (n > FEW || idx->count - e < FEW)
-        return (uint32_t)(lower_bound(heads + from, n > 0 ? n : 1, head) - heads);
-    from = from < idx->count - FEW ? from
-                                   : idx->count - FEW; /* so many whether they are needed or not: nothing to mispredict */
-    heads += from;
-    for (uint32_t i = 0; i < FEW; i++)
-        from += heads[i] < head;
-    return from;
+    if (idx->count - e >= SF_INDEX_FEW && sf__index_few(idx, head, &from))
+        return sf__index_bound_of_few(idx, head, from);
+    part = sf__index_part_of(idx, head);
+    n = marks[part + 1] - marks[part];
+    return (uint32_t)(lower_bound(heads + marks[part], n > 0 ? n : 1, head) - heads);
 }
 
 static int bound_cmp(const sf_index *idx, uint32_t i, sf_bytes key)
@@ -294,26 +281,10 @@ sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key)
     return (sf_index_range){lower > 0 ? lower - 1 : 0, upper - 1};
 }
 
-/* Apart, so that nothing is saved on the stack for it. */
-static __attribute__((noinline)) bool is_only_candidate(const sf_index *idx, sf_bytes key, uint32_t *block)
+bool sf__index_only_candidate(const sf_index *idx, sf_bytes key, uint32_t *block)
 {
     sf_index_range r = sf__index_candidates(idx, key);
 
     *block = r.first;
-    return r.first == r.last;
-}
-
-bool sf__index_only_block(const sf_index *idx, sf_bytes key, uint32_t *block)
-{
-    uint32_t above;
-    uint64_t head;
-
-    if (idx->shared_len > 0 || key.n < sizeof(head) || idx->leading_empty == idx->count)
-        return is_only_candidate(idx, key, block);
-    head = sf_load_be(key.p, sizeof(head));
-    above = heads_lower_bound(idx, head);
-    if (above == 0 || (above < idx->count && sf__index_heads(idx)[above] == head))
-        return is_only_candidate(idx, key, block);
-    *block = above - 1;
-    return true;
+    return key.n > 0 && r.first == r.last;
 }

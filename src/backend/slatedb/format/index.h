@@ -13,6 +13,7 @@ typedef struct sf_index {
     uint32_t count;         /* blocks; 0 in an SST without rows */
     uint32_t leading_empty; /* bounds 0 .. leading_empty-1 are empty */
     uint32_t shared_len; /* bytes that the bounds 1 .. count-1 (those that are not empty) begin with; 0: their first 8 bytes differ, too */
+    bool quick;              /* that is 0, and there are SF_INDEX_FEW of them or more */
     uint64_t parts_per_head; /* 2^64ths of a part (`marks`) */
     uint64_t *offs; /* count + 1; the last one is the end of the blocks. One allocation: `heads`, `key_pos`, `marks` and the keys lie behind them */
 } sf_index;
@@ -44,6 +45,37 @@ static inline uint32_t *sf__index_marks(const sf_index *idx)
 static inline uint8_t *sf__index_keys(const sf_index *idx)
 {
     return (uint8_t *)(sf__index_marks(idx) + sf__index_mark_count(idx) + 1);
+}
+
+#define SF_INDEX_FEW 8u /* heads that are searched always */
+
+/* The part that a head lies in, which is at or above the first one. */
+static inline uint32_t sf__index_part_of(const sf_index *idx, uint64_t head)
+{
+    return (uint32_t)((unsigned __int128)(head - sf__index_heads(idx)[idx->leading_empty]) * idx->parts_per_head >> 64);
+}
+
+/* SF_INDEX_FEW heads, from *from on, of which each before is below `head` and each behind is not. That is above the first head and not above the
+ * last, of SF_INDEX_FEW or more. False: more than those are in question. */
+static inline __attribute__((always_inline)) bool sf__index_few(const sf_index *idx, uint64_t head, uint32_t *from)
+{
+    const uint32_t *marks = sf__index_marks(idx) + sf__index_part_of(idx, head);
+    uint32_t last = idx->count - SF_INDEX_FEW;
+
+    *from = marks[0] < last ? marks[0] : last; /* so many whether they are needed or not: nothing to mispredict */
+    return marks[1] - marks[0] <= SF_INDEX_FEW;
+}
+
+/* The first head that is >= head. */
+static inline __attribute__((always_inline)) uint32_t sf__index_bound_of_few(const sf_index *idx, uint64_t head,
+                                                                             uint32_t from)
+{
+    const uint64_t *heads = sf__index_heads(idx) + from;
+
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < SF_INDEX_FEW; i++)
+        from += heads[i] < head;
+    return from;
 }
 
 /* Blocks first .. last, both included, all of them adjacent in the file; first > last when there is none. */
@@ -84,7 +116,29 @@ uint32_t sf__index_upper_bound(const sf_index *idx, sf_bytes key);
 
 /* The blocks that may hold `key`, newest version first; nearly always one. */
 sf_index_range sf__index_candidates(const sf_index *idx, sf_bytes key);
-/* The only one, as it nearly always is, for a key that is not empty; false: there are none or several. */
-bool sf__index_only_block(const sf_index *idx, sf_bytes key, uint32_t *block);
+/* The only one, as it nearly always is; false: there are none or several, or the key is empty. */
+bool sf__index_only_candidate(const sf_index *idx, sf_bytes key, uint32_t *block);
+
+/* The same in two steps, where arithmetic alone tells: nearly always. Between them the heads from `from` on can be fetched. */
+static inline __attribute__((always_inline)) bool sf__index_only_few(const sf_index *idx, sf_bytes key, uint32_t *from)
+{
+    const uint64_t *heads = sf__index_heads(idx);
+    uint64_t head;
+
+    if (!idx->quick || key.n < sizeof(head))
+        return false;
+    head = sf_load_be(key.p, sizeof(head));
+    return head > heads[idx->leading_empty] && head <= heads[idx->count - 1] && sf__index_few(idx, head, from);
+}
+
+static inline __attribute__((always_inline)) bool sf__index_only_of_few(const sf_index *idx, sf_bytes key,
+                                                                        uint32_t from, uint32_t *block)
+{
+    uint64_t head = sf_load_be(key.p, sizeof(head));
+    uint32_t above = sf__index_bound_of_few(idx, head, from);
+
+    *block = above - 1;
+    return sf__index_heads(idx)[above] != head || sf__index_only_candidate(idx, key, block);
+}
 
 #endif

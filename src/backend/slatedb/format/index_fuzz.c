@@ -39,7 +39,7 @@ static uint32_t linear_bound(const sf_index *idx, sf_bytes key, bool above)
 static void check_key(const sf_index *idx, sf_bytes key)
 {
     uint32_t lower = linear_bound(idx, key, false), upper = linear_bound(idx, key, true);
-    uint32_t first = lower > 0 ? lower - 1 : 0, only;
+    uint32_t first = lower > 0 ? lower - 1 : 0, only, from;
     sf_index_range r = sf__index_candidates(idx, key);
 
     must(sf__index_lower_bound(idx, key) == lower && sf__index_upper_bound(idx, key) == upper);
@@ -47,8 +47,12 @@ static void check_key(const sf_index *idx, sf_bytes key)
         must(r.first > r.last);
     else
         must(r.first == first && r.last == upper - 1);
-    if (key.n > 0)
-        must(sf__index_only_block(idx, key, &only) == (r.first == r.last) && (r.first != r.last || only == r.first));
+    must(sf__index_only_candidate(idx, key, &only) == (key.n > 0 && r.first == r.last));
+    must(r.first != r.last || only == r.first);
+    if (sf__index_only_few(idx, key, &from)) {
+        must(sf__index_only_of_few(idx, key, from, &only) == (r.first == r.last));
+        must(r.first != r.last || only == r.first);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
