@@ -1,11 +1,13 @@
 """What several processes take that read one snapshot, beside one that does.
 
-    PYTHONPATH=BUILD/python python bench/many_processes.py [PROCESSES] [MIB]
+    PYTHONPATH=BUILD/python python bench/many_processes.py [PROCESSES] [MIB] [memory]
 
 Publishes MIB (256) mebibytes of rows on a loopback S3 server and to files. PROCESSES (8) Python processes, each on its own or forked of one that has
-imported the package, read a row of every block: with one disk cache for all (residency "disk"), and from the files; with block caches
-of 2, 8 and 256 MiB. And forked of one that has all of the snapshot in memory (residency "memory"), which each child finds there. Prints, for one process
-and for all of them, their memory (PSS of /proc/PID/smaps_rollup, summed up), what of the files lies in the page cache, and the ratio of the sums.
+imported the package, read a row of every block: with all of the snapshot in memory (residency "memory"), which processes on their own share in files that they map, and
+forked ones with their parent; with one disk cache for all (residency "disk"), and from the files, with block caches of 2, 8 and 256 MiB. With "memory" that alone.
+
+Prints, for one process and for all of them, their memory (PSS of /proc/PID/smaps, summed up, without the blocks that they map), what of the files lies in the page cache, with those, and
+the ratio of the sums. Of processes on their own also the ratio without what processes take that import the package and do nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-
-from s3_server import ACCESS_KEY, REGION, ROOT, SECRET_KEY, s3_server  # noqa: E402
-
-from shardyfusion import CacheOptions, HashShardedWriteConfig, PythonRecordInput, ShardedReader  # noqa: E402
-from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
-from shardyfusion.writer.python import write_hash_sharded  # noqa: E402
+from shardyfusion import CacheOptions, ShardedReader
 
 VALUE = 1000
 STEP = 3  # of the rows of a block one or two
@@ -34,10 +30,8 @@ MIB = 1 << 20
 
 
 def place(prefix: str, endpoint: str) -> dict[str, Any]:
-    if not endpoint:
-        return {"s3_prefix": prefix}
-    credentials = StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY)
-    return {"s3_prefix": prefix, "credential_provider": credentials, "s3_connection_options": {"endpoint_url": endpoint, "region_name": REGION}}
+    """Who may read it says the environment."""
+    return {"s3_prefix": prefix, **({"s3_connection_options": {"endpoint_url": endpoint}} if endpoint else {})}
 
 
 def opened(residency: str, prefix: str, endpoint: str, local: str, cache_bytes: int) -> ShardedReader:
@@ -86,13 +80,24 @@ def readers(count: int, forked: bool, *arguments: object) -> Iterator[list[float
             child.communicate()
 
 
+def pss_of(pid: str) -> int:
+    """Without the blocks that it maps, which are part of the page cache."""
+    total, counts = 0, True
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            counts = len(words) < 6 or not words[5].endswith(".blocks")
+        elif words[0] == "Pss:" and counts:
+            total += int(words[1]) << 10
+    return total
+
+
 def pss(pid: int) -> int:
     """Of the readers below that process."""
     total = 0
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         if Path(__file__).name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
-            rollup = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
-            total += (sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) << 10) + pss(int(child))
+            total += pss_of(child) + pss(int(child))
     return total
 
 
@@ -105,7 +110,7 @@ def in_page_cache(folder: Path) -> int:
     return pages
 
 
-def measure(name: str, count: int, forked: bool, folder: Path, *arguments: object) -> None:
+def measure(name: str, count: int, forked: bool, idle: list[int], folder: Path, *arguments: object) -> None:
     sums = []
     for n in (1, count):
         with readers(n, forked, *arguments) as ns:
@@ -113,27 +118,59 @@ def measure(name: str, count: int, forked: bool, folder: Path, *arguments: objec
         sums.append(mine + cached)
         print(f"{name}, {n}: PSS {mine / MIB:.0f} MiB, page cache {cached / MIB:.0f} MiB, together {(mine + cached) / MIB:.0f}; "
               f"{min(ns) / 1000:.1f} us of processor time a look-up", flush=True)
-    print(f"{name}: {sums[1] / sums[0]:.2f} times", flush=True)
+    without = f", {(sums[1] - idle[1]) / (sums[0] - idle[0]):.2f} without what idle ones take" if not forked else ""
+    print(f"{name}: {sums[1] / sums[0]:.2f} times{without}", flush=True)
+
+
+def idling(count: int) -> list[int]:
+    sums = []
+    for n in (1, count):
+        with readers(n, False, 0, "idle", "", "", "", 0):
+            sums.append(pss(os.getpid()))
+        print(f"imported and idle, {n}: PSS {sums[-1] / MIB:.0f} MiB", flush=True)
+    return sums
 
 
 def main() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+    from s3_server import ACCESS_KEY, REGION, ROOT, SECRET_KEY, s3_server
+
+    from shardyfusion import HashShardedWriteConfig, PythonRecordInput
+    from shardyfusion.writer.python import write_hash_sharded
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION}
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     rows = (int(sys.argv[2]) if len(sys.argv) > 2 else 256) * MIB // (VALUE + 16)
     records = PythonRecordInput(key_fn=int, value_fn=lambda n: n.to_bytes(8, "big") + os.urandom(VALUE - 8))
+    idle = idling(count)
     with s3_server(ROOT / "tests" / "fixtures") as server, tempfile.TemporaryDirectory() as local:
-        for prefix, endpoint in (("s3://scratch/rows", server.endpoint), (Path(local, "snapshot").as_uri(), "")):
+        everywhere = (("s3://scratch/rows", server.endpoint), (Path(local, "snapshot").as_uri(), ""))
+        for prefix, endpoint in everywhere[:1] if sys.argv[3:] == ["memory"] else everywhere:
             write_hash_sharded(range(rows), HashShardedWriteConfig(num_dbs=8, **place(prefix, endpoint)), records)
+            if endpoint:
+                for forked in (False, True):
+                    kept = Path(local, f"memory-{forked}")
+                    name = f"all in memory, {'forked of one that has it' if forked else 'on their own'}"
+                    measure(name, count, forked, idle, kept / "extents", rows, "memory", prefix, endpoint, kept, 4 * rows * VALUE)
+            if sys.argv[3:] == ["memory"]:
+                continue
             kept = Path(local, "cache")
             folder = kept / "extents" if endpoint else Path(local, "snapshot")
             for cache in (2, 8, 256):
                 for forked in (False, True):
                     name = f"{'disk cache' if endpoint else 'local files'}, {cache} MiB of blocks each, {'forked' if forked else 'on their own'}"
-                    measure(name, count, forked, folder, rows, "disk" if endpoint else "none", prefix, endpoint, kept, cache * MIB)
-            if endpoint:
-                measure("all in memory, forked of one that has it", count, True, folder, rows, "memory", prefix, endpoint, kept, 4 * rows * VALUE)
+                    measure(name, count, forked, idle, folder, rows, "disk" if endpoint else "none", prefix, endpoint, kept, cache * MIB)
+
+
+def wait_idle() -> None:
+    os.write(1, b"ready 0\n")
+    sys.stdin.read()
 
 
 if sys.argv[1:2] == ["read"]:
+    if sys.argv[4] == "idle":
+        wait_idle()
+        sys.exit()
     arguments = (sys.argv[4], sys.argv[5], sys.argv[6], sys.argv[7], int(sys.argv[8]))
     if int(sys.argv[2]) > 0:
         read_forked(int(sys.argv[2]), int(sys.argv[3]), *arguments)

@@ -217,7 +217,8 @@ SF_API sf_status sf_reader_moved_start(sf_call **out, sf_reader *r, const char *
 /* Brings the snapshot that is served to where the reader's residency says. From then on, and until a refresh moves the reader, no
  * look-up in it asks storage: after that it is to be called again. Of SF_RESIDENCY_DISK this holds as long as what others put into
  * the same folder leaves room. With SF_RESIDENCY_MEMORY a forked child finds blocks of SlateDB shards on S3 where its parent has them in
- * memory, if that was ready, used the default allocator, and still had its reader: nothing is fetched or copied then. SQLite shards: with SF_RESIDENCY_DISK they are ready as soon as the reader is open, since each copy was
+ * memory, if that was ready, used the default allocator, and still had its reader: nothing is fetched or copied then; and with disk_bytes,
+ * of which up to half is for that, and the default allocator all processes with the folder map the same files. SQLite shards: with SF_RESIDENCY_DISK they are ready as soon as the reader is open, since each copy was
  * found right then. */
 SF_API sf_status sf_reader_ready(sf_reader *r, int64_t timeout_ms, sf_error *err);
 SF_API sf_status sf_reader_ready_start(sf_call **out, sf_reader *r, int64_t timeout_ms, sf_call_done_fn done, void *ctx, sf_error *err);

@@ -225,7 +225,8 @@ class CacheOptions:
     `memory_bytes`: a cache in memory of the reader's own, for blocks of its shards (pages, of SQLite shards) with their indexes and
     filters; 0: it keeps none. None: the cache of 256 MiB that all such readers of the process share.
     `disk_bytes`: so much of what it reads from S3 is kept in the folder `extents` of its `local_root`, checked when it
-    is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing.
+    is read again, for the next process as well; any number of processes may share it. From 1 MiB on; None: nothing. With
+    `residency="memory"` up to half of it is for files that all these processes map, so that they have the snapshot in memory once.
     `read_gap_bytes`: for a batch of keys, blocks with at most so many bytes between them are asked for with one request. What S3 sends
     meanwhile takes about 1 % of the time of a request. A batch that would have more requests than may be under way at once (256) takes
     gaps of up to eight times as much, where fewer of them then wait for others.

@@ -99,7 +99,7 @@ void sf__bufs_withdraw(sf_buf *const *bufs, size_t count)
 
         for (size_t i = 0; i < n; i++) {
             objects[i] = bufs[i];
-            refs[i] = &bufs[i]->refs;
+            refs[i] = sf__buf_refs(bufs[i]);
         }
         sf__pins_to_references(objects, refs, n, SF_PIN_PASSING, SF_PINS);
         for (size_t i = 0; i < n; i++)

@@ -610,6 +610,27 @@ bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *bu
     return keep(c, key, buf, SF_BLOCK_KEPT);
 }
 
+int64_t sf__block_cache_replace(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf)
+{
+    struct shard *s = shard_of(c, key_hash(key));
+    sf_buf *old;
+    uintptr_t was = 0;
+    int64_t more = 0;
+
+    pthread_mutex_lock(&s->lock);
+    if (kept_buf(key)) {
+        sf__buf_acquire(buf);
+        was = atomic_exchange(&key->table->blocks[key->block], (uintptr_t)buf | SF_BLOCK_KEPT);
+    }
+    pthread_mutex_unlock(&s->lock);
+    old = sf__block_table_buf(was);
+    if (old)
+        more = (int64_t)kept_bytes(buf) - (int64_t)kept_bytes(old);
+    if (old && !(was & SF_BLOCK_INHERITED))
+        sf__bufs_withdraw(&old, 1);
+    return more;
+}
+
 void sf__block_cache_inherit(sf_block_cache *c, const sf_cache_key *key, const sf_block_table *from, uint64_t *bytes)
 {
     uintptr_t place = atomic_load_explicit(&from->blocks[key->block], memory_order_acquire);

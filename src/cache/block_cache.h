@@ -37,7 +37,10 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
 /* A block that stays: it leaves the cache, if it is there, and is in its table (which it must have) until that is closed. True: it was not
  * kept before; then the caller charges it. */
 bool sf__block_cache_keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
-/* The same of the block at that place of a parent's table (kept.h), if that keeps one, and without a reference: it is there
+/* In place of one that is kept, which is so no more: another buffer with the same block. By how much what the caller charges has grown; 0, and nothing
+ * was done, where none is kept. */
+int64_t sf__block_cache_replace(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf);
+/* Keeps the block at that place of a parent's table (kept.h), if that keeps one, and without a reference: it is there
  * for good. *bytes: what the caller charges; 0: it was kept before, or the parent did not. */
 void sf__block_cache_inherit(sf_block_cache *c, const sf_cache_key *key, const sf_block_table *from, uint64_t *bytes);
 

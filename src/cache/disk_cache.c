@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/private_folder.h"
 #include "base/thread.h"
+#include "cache/image_folder.h"
 
 #define FILES_PER_CACHE 16u /* at least */
 #define MAX_FILES (2 * (unsigned)(SF_DISK_CACHE_MAX_BYTES / SF_EXTENT_FILE_MAX_BYTES))
@@ -90,6 +91,7 @@ struct sf_disk_cache {
     int own_fd;
     uint64_t looked_ns;
     atomic_uint_fast64_t quiet_until_ns; /* after a failure */
+    atomic_uint_fast64_t mapped_bytes;   /* of files that others map, when it last looked */
     atomic_bool waits_for_disk;          /* this file system does not say what the page cache has */
     sf_mutex lock;                       /* covers exactly: */
     struct disk_file *files[MAX_FILES];  /* NULL: none. Changed by the upkeep job only */
@@ -585,7 +587,7 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* What lies in the folder: numbers, ascending; at most MAX_FILES. *bytes of all; *next: a number above all. */
+/* What lies in the folder: numbers, ascending; at most MAX_FILES. *bytes of all, with what others map (image.h); *next: a number above all. */
 static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES], uint64_t *bytes, uint64_t *next)
 {
     int fd = SF_FD(openat(c->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -613,6 +615,7 @@ static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES],
         *bytes += (uint64_t)st.st_size;
     }
     closedir(d);
+    *bytes += sf__image_folder_bytes(c->folder);
     qsort(numbers, n, sizeof(*numbers), by_number);
     if (*next > LAST_NUMBER) { /* by a name that somebody has made: then the first that is free */
         *next = 1;
@@ -658,6 +661,7 @@ static void look(sf_disk_cache *c)
     sf_mutex_lock(&c->lock);
     c->old_below = bytes + c->file_bytes > c->max_bytes && n >= 4 ? numbers[n / 4] : 0;
     sf_mutex_unlock(&c->lock);
+    atomic_store_explicit(&c->mapped_bytes, sf__image_folder_bytes(c->folder), memory_order_relaxed);
     c->looked_ns = sf__clock_mono_ns();
 }
 
@@ -716,12 +720,13 @@ static void remove_file(const sf_disk_cache *c, uint64_t number)
         close(fd);
 }
 
-static bool make_room(const sf_disk_cache *c, uint64_t *next)
+/* For so many bytes; *next: the number of a new file. Files that are mapped go by rules of their own (image_folder.h). */
+static bool make_room(const sf_disk_cache *c, uint64_t more, uint64_t *next)
 {
     uint64_t numbers[MAX_FILES], bytes;
     unsigned n = folder_list(c, numbers, &bytes, next);
 
-    for (unsigned i = 0; i < n && bytes + c->file_bytes > c->max_bytes; i++) {
+    for (unsigned i = 0; i < n && bytes + more > c->max_bytes; i++) {
         struct stat st;
         char name[32];
 
@@ -730,7 +735,24 @@ static bool make_room(const sf_disk_cache *c, uint64_t *next)
             bytes -= (uint64_t)st.st_size < bytes ? (uint64_t)st.st_size : bytes;
         remove_file(c, numbers[i]);
     }
-    return bytes + c->file_bytes <= c->max_bytes;
+    return bytes + more <= c->max_bytes;
+}
+
+bool sf__disk_cache_make_room(const sf_disk_cache *c, uint64_t bytes)
+{
+    uint64_t next;
+
+    return make_room(c, bytes, &next);
+}
+
+int sf__disk_cache_folder(const sf_disk_cache *c)
+{
+    return c->folder;
+}
+
+uint64_t sf__disk_cache_max_bytes(const sf_disk_cache *c)
+{
+    return c->max_bytes;
 }
 
 static bool own_make(sf_disk_cache *c)
@@ -745,7 +767,8 @@ static bool own_make(sf_disk_cache *c)
         return false;
     sf__extent_file_init(&f, c->file_bytes, salt);
     sf__extent_file_encode(&f, header);
-    if (make_room(c, &number))
+    sf__image_folder_shrink(c->folder, 0, c->max_bytes / 2); /* whoever wrote them may have had more room */
+    if (make_room(c, c->file_bytes, &number))
         fd = open_file(c, number, O_RDWR | O_CREAT | O_EXCL);
     if (fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) != 0 || ftruncate(fd, (off_t)f.bytes) != 0 || !write_all(fd, &v, 1, 0))) {
         remove_file(c, number);
@@ -921,7 +944,9 @@ uint64_t sf__disk_cache_backlog(const sf_disk_cache *c)
 
 uint64_t sf__disk_cache_room(const sf_disk_cache *c)
 {
-    return c->max_bytes / 4 * 3;
+    uint64_t mapped = atomic_load_explicit(&c->mapped_bytes, memory_order_relaxed);
+
+    return mapped < c->max_bytes ? (c->max_bytes - mapped) / 4 * 3 : 0;
 }
 
 /* ------------------------------------------------------------------ life ----------------------------------------- */

@@ -4,12 +4,9 @@
  *
  *     0123456789ab.extents       files of one size (extent_file.h), by their numbers; whoever makes one takes the next number
  *
- * Extents are read, not mapped. Whoever cuts a file off, as its removal does, would end a process that has it mapped (SIGBUS). Files that were
- * only ever unlinked would not do either: a page that the disk cannot read, or that a network's file system has lost, is a miss when it is
- * read and the end of the process when it is mapped; and bytes that another process writes change after they were checked. A sealed memfd
- * could do none of that, but its memory is nobody's page cache, somebody has to hand it round, and a block in memory begins with its
- * reference count. So what is hot is each process's own, within its block cache, but for what forked ones inherit (kept.h); the rest they
- * share in the page cache.
+ * Extents are read, not mapped: their files are cut off when they go, and are appended to. So what is hot is each process's own, within its block cache;
+ * the rest they share in the page cache. Blocks that stay in memory are shared in files of another kind beside them, which are mapped (image.h), and across a
+ * fork (kept.h).
  *
  * Each process appends to a file that it has locked; when that is full it makes another one, and the oldest files go until all
  * together are within max_bytes. An extent that is asked for when its file is among the oldest is written again. Where the disk is full
@@ -86,6 +83,11 @@ uint64_t sf__disk_cache_backlog(const sf_disk_cache *c);
 /* Of how many bytes of extents it can be said that all stay, if nobody else puts any there: less than max_bytes, for what lies beside
  * them and for the file that goes when the next one is begun. */
 uint64_t sf__disk_cache_room(const sf_disk_cache *c);
+/* For files that lie beside the extents' (image.h): the folder, which stays the cache's, and what all may take together. The oldest extents go until
+ * `bytes` more are within that; false: they are not. That one blocks; under the lock of the folder, by a descriptor of the caller's own. */
+int sf__disk_cache_folder(const sf_disk_cache *c);
+uint64_t sf__disk_cache_max_bytes(const sf_disk_cache *c);
+bool sf__disk_cache_make_room(const sf_disk_cache *c, uint64_t bytes) SF_MUST_USE;
 /* They are no good. */
 void sf__disk_cache_forget(sf_disk_cache *c, sf_hash128 object, const uint64_t *cuts, uint32_t part_count);
 

@@ -372,6 +372,18 @@ def extent_files():
         yield (head + table).ljust(33 * 64, b"\0") + struct.pack("<QQQII24xQ", 1, 2, 3, 93, 0, 0)
 
 
+def image_files():
+    """Their checks, and the sf_buf of each block, are made by the target."""
+    for lengths in ((32,), (40, 64, 33), (200, 32, 32, 500)):
+        begin = 64 + -(-16 * len(lengths) // 64) * 64
+        slots, blocks = b"", b""
+        for n in lengths:
+            slots += struct.pack("<IIQ", (begin + len(blocks)) // 64, n, 0)
+            blocks += bytes([n % 7 + 1]).ljust(-(-n // 64) * 64, b"\x05")
+        head = struct.pack("<8sIIQQ32x", b"SFBLOCKS", 1, len(lengths), begin + len(blocks), 7)
+        yield (head + slots).ljust(begin, b"\0") + blocks
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("make_corpus.py DIR")
@@ -395,6 +407,8 @@ def main() -> None:
         corpus.add("proxy", text.encode())
     for seed in extent_files():
         corpus.add("extent_file", seed)
+    for seed in image_files():
+        corpus.add("image_file", seed)
     for text in ARROW_FORMATS:
         corpus.add("arrow_format", text.encode())
     for status, bound, announced, text in RESPONSES:

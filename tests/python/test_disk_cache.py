@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import subprocess
@@ -189,6 +190,149 @@ def test_a_forked_child_finds_what_its_parent_kept(tmp_path: Path) -> None:
             [sys.executable, "-W", "ignore::DeprecationWarning", "-c", INHERITING, server.endpoint, ACCESS_KEY, SECRET_KEY, REGION, str(tmp_path)],
             capture_output=True, text=True, timeout=120)
     assert done.stderr == "" and done.returncode == 0
+
+
+SHARED_ROWS = 400
+SHARED_BYTES = SHARED_ROWS * 4000
+SHARING = """
+import os, random, sys
+from shardyfusion import CacheOptions, ShardedReader
+from shardyfusion.credentials import StaticCredentialProvider
+
+endpoint, access, secret, region, root, disk_mib, rows = sys.argv[1:]
+rows = int(rows)
+reader = ShardedReader(
+    s3_prefix="s3://scratch/large", local_root=root, residency="memory",
+    cache=CacheOptions(memory_bytes=64 << 20, disk_bytes=int(disk_mib) << 20),
+    credential_provider=StaticCredentialProvider(access_key_id=access, secret_access_key=secret),
+    s3_connection_options={"endpoint_url": endpoint, "region_name": region})
+told = []
+reader.ready(timeout=60, progress=lambda done, total: told.append((done, total)))
+assert told[-1][0] == told[-1][1] > 0
+before = reader.cache_stats()
+
+
+def everything():
+    assert reader.multi_get(range(rows)) == {n: random.Random(n).randbytes(4000) for n in range(rows)}
+    assert all(reader.get(n) == random.Random(n).randbytes(4000) for n in range(0, rows, 7))
+    assert reader.cache_stats().bytes_fetched == before.bytes_fetched
+
+
+everything()
+blocks = [0, 0]  # of what is mapped, bytes that are in memory, and of these what this process alone has changed
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if "-" in words[0]:
+        mapped = len(words) > 5 and ".blocks" in words[5]
+    elif mapped and words[0] == "Rss:":
+        blocks[0] += int(words[1]) << 10
+    elif mapped and words[0] == "Anonymous:":
+        blocks[1] += int(words[1]) << 10
+print(before.bytes, before.bytes_fetched, *blocks, flush=True)
+sys.stdin.readline()
+everything()
+"""
+
+
+class Sharing:
+    """A process that has it all in memory, until it is let go."""
+
+    def __init__(self, endpoint: str, root: Path, disk_mib: int = 64) -> None:
+        command = [sys.executable, "-c", SHARING, endpoint, ACCESS_KEY, SECRET_KEY, REGION, str(root), str(disk_mib), str(SHARED_ROWS)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ready(self) -> list[int]:
+        """Bytes in memory, bytes that came from storage; of what is mapped, bytes in memory and bytes that are the process's own."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read()
+        return [int(word) for word in line.split()]
+
+    def end(self) -> None:
+        _, errors = self.process.communicate("\n", timeout=120)
+        assert errors == "" and self.process.returncode == 0
+
+
+def test_processes_share_what_stays_in_memory(tmp_path: Path) -> None:
+    """Started at the same time: each block comes from storage once, and is in memory once."""
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", SHARED_ROWS)
+        together = [Sharing(server.endpoint, tmp_path) for _ in range(3)]
+        figures = [process.ready() for process in together]
+        assert all(f[0] > SHARED_BYTES and f[2] > SHARED_BYTES and f[3] == 0 for f in figures), figures
+        fetched = sum(f[1] for f in figures)
+        assert SHARED_BYTES < fetched < 3 * SHARED_BYTES / 2, figures
+        files = list(tmp_path.joinpath("extents").glob("*.blocks"))
+        assert len(files) == 2 and not list(tmp_path.joinpath("extents").glob("*.making"))
+        for file in files:
+            file.unlink()  # as one does that needs the room; who has them mapped reads on
+        for process in together:
+            process.end()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "left by a killed writer"])
+def test_files_that_are_no_good_are_made_again(harm: str, tmp_path: Path) -> None:
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", SHARED_ROWS)
+        first = Sharing(server.endpoint, tmp_path)
+        first.ready()
+        first.end()
+        for file in tmp_path.joinpath("extents").glob("*.blocks"):
+            data = bytearray(file.read_bytes())
+            if harm == "flipped":
+                data[len(data) // 2] ^= 1
+            else:
+                file.unlink()
+                file = file.with_suffix(".making")
+            file.write_bytes(data)
+        second = Sharing(server.endpoint, tmp_path)
+        assert second.ready()[2] > SHARED_BYTES
+        second.end()
+        assert len(list(tmp_path.joinpath("extents").glob("*.blocks"))) == 2
+        third = Sharing(server.endpoint, tmp_path)
+        assert third.ready()[1] < SHARED_BYTES / 10
+        third.end()
+
+
+def test_a_writer_that_does_not_go_on_is_not_waited_for_long(tmp_path: Path) -> None:
+    """Half of the time that there is: then the process reads for itself."""
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", SHARED_ROWS)
+        first = Sharing(server.endpoint, tmp_path)
+        first.ready()
+        first.end()
+        held = []
+        for file in list(tmp_path.joinpath("extents").glob("*.blocks")):
+            file.rename(file.with_suffix(".making"))
+            held.append(os.open(file.with_suffix(".making"), os.O_RDONLY))
+            fcntl.flock(held[-1], fcntl.LOCK_EX)
+        with ShardedReader(
+            s3_prefix="s3://scratch/large", local_root=str(tmp_path), residency="memory",
+            cache=CacheOptions(memory_bytes=64 << 20, disk_bytes=64 << 20),
+            credential_provider=StaticCredentialProvider(access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY),
+            s3_connection_options={"endpoint_url": server.endpoint, "region_name": REGION},
+        ) as reader:
+            ready = False
+            while not ready:  # however slow the machine is: what has come in time stays
+                try:
+                    reader.ready(timeout=2)
+                    ready = True
+                except TimeoutError:
+                    pass
+            assert reader.get(7) == random.Random(7).randbytes(4000)
+            assert not list(tmp_path.joinpath("extents").glob("*.blocks"))
+        for fd in held:
+            os.close(fd)
+
+
+def test_without_room_on_disk_each_has_its_own(tmp_path: Path) -> None:
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", SHARED_ROWS)
+        alone = Sharing(server.endpoint, tmp_path, disk_mib=1)
+        figures = alone.ready()
+        assert figures[0] > SHARED_BYTES and figures[2] == 0
+        alone.end()
+        assert not list(tmp_path.joinpath("extents").glob("*.blocks"))
 
 
 async def test_index_is_there_when_it_is_open(counted: Proxy, tmp_path: Path) -> None:

@@ -2,11 +2,18 @@
  * cache. In long reads, a few at a time; what is there already is passed over. On disk what one pass has brought may have gone
  * again before its end, when the files are others' too: then there is another one.
  *
- *   INHERITING --> READING --> SETTLING --> DONE        INHERITING: what the process that forked this one had in memory stays here, too
- *                     ^            | some are missing    SETTLING: until what was read is written
- *                     +------------+ */
+ *   INHERITING --> SHARING --> READING --> SETTLING --> WRITING --> DONE
+ *                     ^           ^            | some are  |
+ *                     |           +------------+ missing   |
+ *                     +------------------------------------+ others are still writing some
+ *
+ *   INHERITING: what the process that forked this one had in memory stays here, too
+ *   SHARING: what other processes have as files to be mapped (sst_image.h) is mapped; what one is just writing is waited for, a while
+ *   SETTLING: until what was read is written to the disk cache
+ *   WRITING: what no other process had is written for all, and mapped in place of what was read */
 #include "backend/slatedb/extent.h"
 #include "backend/slatedb/shard.h"
+#include "backend/slatedb/sst_image.h"
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/error.h"
@@ -16,9 +23,17 @@
 #define MAX_PASSES 3u
 #define BACKLOG_BYTES (UINT64_C(4) << 20) /* of what is to be written: no further reads then */
 #define LOOK_AGAIN_MS 3
-#define INHERITED_AT_ONCE 4096u /* blocks; then others have their turn on the loop thread */
+#define KEPT_AT_ONCE 1024u                /* blocks; then others have their turn on the loop thread */
+#define PATIENCE_NS UINT64_C(30000000000) /* with those who write: they may have stopped */
 
-enum resident_state { RESIDENT_INHERITING, RESIDENT_READING, RESIDENT_SETTLING, RESIDENT_DONE };
+enum resident_state {
+    RESIDENT_INHERITING,
+    RESIDENT_SHARING,
+    RESIDENT_READING,
+    RESIDENT_SETTLING,
+    RESIDENT_WRITING,
+    RESIDENT_DONE
+};
 
 struct slatedb_resident {
     sf_slatedb_shard *shard; /* acquired */
@@ -27,6 +42,8 @@ struct slatedb_resident {
     uint32_t sst, block;           /* the next ones to look at */
     const sf_block_table *parents; /* INHERITING: of that SST; NULL: it had none, or that was not seen yet */
     unsigned pass, in_flight;
+    sf_sst_image *images; /* one for each SST; NULL: of none */
+    uint64_t patience_ns; /* until then */
     sf_timer timer;
     struct resident_read {
         struct slatedb_resident *r;
@@ -75,10 +92,13 @@ static bool find_missing(struct slatedb_resident *r)
 
     if (r->op->where == SF_RESIDENCY_INDEX) /* indexes and filters are there since it is open */
         return false;
-    for (; r->sst < v->sst_count; r->sst++, r->block = 0)
-        for (; r->block < v->ssts[r->sst].index.count; r->block++)
+    for (; r->sst < v->sst_count; r->sst++, r->block = 0) {
+        uint32_t count = r->images && r->images[r->sst].waits ? 0 : v->ssts[r->sst].index.count;
+
+        for (; r->block < count; r->block++)
             if (!is_there(r, &v->ssts[r->sst], r->block))
                 return true;
+    }
     return false;
 }
 
@@ -125,16 +145,15 @@ uint64_t sf__slatedb_resident_bytes(sf_shard *base, sf_residency where, uint64_t
 
 /* ------------------------------------------------------------------ in memory ------------------------------------ */
 
-static void charge(struct slatedb_resident *r, uint64_t bytes)
+static void charge(struct slatedb_resident *r, int64_t bytes)
 {
     sf_slatedb_shard *s = r->shard;
     sf_error full = SF_ERROR_INIT;
 
-    if (bytes == 0) /* what was there already stays, whatever others have taken since */
-        return;
-    s->base.bytes_resident += bytes;
-    sf__block_cache_charge(s->base.cache, (int64_t)bytes);
-    if (sf__block_cache_check_charged(s->base.cache, &full) != SF_OK)
+    s->base.bytes_resident += (uint64_t)bytes;
+    sf__block_cache_charge(s->base.cache, bytes);
+    /* what was there already stays, whatever others have taken since */
+    if (bytes > 0 && sf__block_cache_check_charged(s->base.cache, &full) != SF_OK)
         resident_fail(r, full.code, full.message);
 }
 
@@ -154,7 +173,7 @@ static void keep_in_memory(struct slatedb_resident *r, sf_extent *e)
         if (plain && sf__block_cache_keep(cache, &key, plain))
             bytes += sizeof(*plain) + plain->cap;
     }
-    charge(r, bytes);
+    charge(r, (int64_t)bytes);
 }
 
 /* Its blocks get places, which a child of this process will find by the SST's lasting name, as this process finds its parent's. */
@@ -186,8 +205,8 @@ static void inheriting(struct slatedb_resident *r)
         for (; r->parents && !r->op->error && r->block < sst->index.count; r->block++) {
             sf_cache_key key = sf__sst_block_cache_key(sst, r->block);
 
-            if (n++ == INHERITED_AT_ONCE) {
-                charge(r, sum);
+            if (n++ == KEPT_AT_ONCE) {
+                charge(r, (int64_t)sum);
                 sf__loop_post(runtime_of(r)->loop, &r->op->task); /* ends in on_task() */
                 return;
             }
@@ -195,9 +214,88 @@ static void inheriting(struct slatedb_resident *r)
             sum += bytes;
         }
     }
+    charge(r, (int64_t)sum);
+    r->sst = r->block = 0;
+    resident_enter(r, RESIDENT_SHARING);
+}
+
+/* ------------------------------------------------------------------ in files that all map ------------------------ */
+
+static void on_image(void *ctx)
+{
+    struct slatedb_resident *r = ctx;
+
+    resident_enter(r, r->state);
+}
+
+/* Blocks stay where they are mapped. False: there are more, and it goes on in on_task(). */
+static bool keep_mapped(struct slatedb_resident *r, sf_sst_image *m)
+{
+    const sf_index *index = &r->shard->view.ssts[r->sst].index;
+    int64_t sum = 0;
+
+    for (uint32_t n = 0; r->block < index->count && n < KEPT_AT_ONCE; r->block++, n++) {
+        sum += sf__sst_image_keep(m, r->block);
+        if (r->state == RESIDENT_SHARING)
+            atomic_fetch_add_explicit(r->op->bytes, sf__index_block_len(index, r->block), memory_order_relaxed);
+    }
     charge(r, sum);
+    if (r->block < index->count && !r->op->error) {
+        sf__loop_post(runtime_of(r)->loop, &r->op->task);
+        return false;
+    }
+    r->block = 0;
+    sf__image_cleanup(&m->image); /* the blocks have the mapping */
+    return true;
+}
+
+/* Not enough memory is a reason to do without. */
+static void images_begin(struct slatedb_resident *r)
+{
+    const sf_read_view *v = &r->shard->view;
+    const sf_allocator *a = runtime_of(r)->alloc;
+    uint64_t now = sf__clock_mono_ns(), left = r->op->deadline_ns > now ? r->op->deadline_ns - now : 0;
+
+    r->images = r->shard->disk ? sf__calloc(a, v->sst_count, sizeof(*r->images)) : NULL;
+    r->patience_ns = now + (left / 2 < PATIENCE_NS ? left / 2 : PATIENCE_NS);
+    while (r->images && find_missing(r)) { /* what is there already stays as it is */
+        sf_sst_image *m = &r->images[r->sst];
+
+        m->waits = sf__sst_image_init(m, &v->ssts[r->sst], r->shard->base.cache, r->op->deadline_ns, a);
+        r->sst++;
+        r->block = 0;
+    }
+    r->sst = r->block = 0;
+}
+
+static void sharing(struct slatedb_resident *r)
+{
+    if (!r->images && !r->op->error)
+        images_begin(r);
+    for (; r->images && r->sst < r->shard->view.sst_count && !r->op->error; r->sst++) {
+        sf_sst_image *m = &r->images[r->sst];
+
+        if (!m->waits)
+            continue;
+        if (!m->asked) {
+            m->asked = true;
+            sf__sst_image_claim(m, runtime_of(r)->loop, on_image, r); /* ends in on_image() */
+            return;
+        }
+        if (m->image.state == SF_IMAGE_MAPPED && !keep_mapped(r, m))
+            return;
+        m->asked = false;
+        m->waits = m->image.state == SF_IMAGE_OTHERS && sf__clock_mono_ns() < r->patience_ns;
+    }
     r->sst = r->block = 0;
     resident_enter(r, RESIDENT_READING);
+}
+
+static void images_end(struct slatedb_resident *r)
+{
+    for (uint32_t i = 0; r->images && i < r->shard->view.sst_count; i++)
+        sf__image_cleanup(&r->images[i].image);
+    sf__free(runtime_of(r)->alloc, r->images);
 }
 
 /* ------------------------------------------------------------------ reading -------------------------------------- */
@@ -281,12 +379,39 @@ static void settling(struct slatedb_resident *r)
     }
     r->sst = r->block = 0;
     if (r->op->error || r->op->where != SF_RESIDENCY_DISK || !find_missing(r)) {
-        resident_enter(r, RESIDENT_DONE);
+        r->sst = 0;
+        resident_enter(r, RESIDENT_WRITING);
     } else if (++r->pass < MAX_PASSES && sf__clock_mono_ns() < r->op->deadline_ns) {
         resident_enter(r, RESIDENT_READING);
     } else {
         resident_fail(r, SF_EXHAUSTED,
                       "its blocks do not stay in the disk cache: disk_bytes is too small, or the disk is full");
+        resident_enter(r, RESIDENT_DONE);
+    }
+}
+
+static void writing(struct slatedb_resident *r)
+{
+    uint32_t count = r->images ? r->shard->view.sst_count : 0;
+    bool others = false;
+
+    for (; r->sst < count && !r->op->error; r->sst++) {
+        sf_sst_image *m = &r->images[r->sst];
+
+        if (m->image.state == SF_IMAGE_OURS) {
+            sf__sst_image_write(m, runtime_of(r)->loop, on_image, r); /* ends in on_image() */
+            return;
+        }
+        if (m->image.state == SF_IMAGE_MAPPED && !keep_mapped(r, m))
+            return;
+    }
+    for (uint32_t i = 0; i < count && !r->op->error; i++)
+        others = others || r->images[i].waits;
+    r->sst = r->block = 0;
+    if (others) {
+        r->state = RESIDENT_SHARING;
+        wait_for_disk(r);
+    } else {
         resident_enter(r, RESIDENT_DONE);
     }
 }
@@ -301,13 +426,20 @@ static void resident_enter(struct slatedb_resident *r, enum resident_state next)
     case RESIDENT_INHERITING:
         inheriting(r);
         break;
+    case RESIDENT_SHARING:
+        sharing(r);
+        break;
     case RESIDENT_READING:
         reading(r);
         break;
     case RESIDENT_SETTLING:
         settling(r);
         break;
+    case RESIDENT_WRITING:
+        writing(r);
+        break;
     case RESIDENT_DONE:
+        images_end(r);
         op->impl = NULL;
         sf__free(s->base.rt->alloc, r);
         sf__shard_release(&s->base);
@@ -356,6 +488,8 @@ void sf__slatedb_resident_cancel(sf_shard *base, sf_shard_resident *op)
     if (!r)
         return;
     resident_fail(r, SF_CANCELLED, "cancelled");
+    for (uint32_t i = 0; r->images && i < r->shard->view.sst_count; i++)
+        atomic_store_explicit(&r->images[i].image.unwanted, true, memory_order_relaxed);
     for (unsigned i = 0; i < READS; i++)
         if (r->reads[i].busy)
             sf__fetch_cancel(&r->reads[i].extent.fetch);

@@ -308,6 +308,22 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
     return SF_OK;
 }
 
+bool sf__sst_block_is(const sf_sst *sst, uint32_t block, const sf_buf *buf, const sf_allocator *a)
+{
+    sf_bytes content = sf__buf_bytes(buf);
+    unsigned version = sst->view->format_version;
+    sf_buf *plain = content.n <= SF_LIMIT_BLOCK_BYTES ? sf__buf_copy(a, content) : NULL, *right = NULL;
+    sf_error e;
+    bool is = plain && sf__block_check(content, version, &e) == SF_OK &&
+              edges_check(sst, block, content, a, &e) == SF_OK &&
+              sf__block_dir_make(NULL, plain, version, NULL, a, &right, &e) == SF_OK && right->front == buf->front &&
+              right->n == buf->n && memcmp(right->data, buf->data, right->front + right->n) == 0;
+
+    sf__buf_release(right);
+    sf__buf_release(plain);
+    return is;
+}
+
 sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room,
                                 const sf_allocator *a, sf_buf **out, sf_error *err)
 {

@@ -86,7 +86,11 @@ sf_status sf__sst_block_open(const sf_sst *sst, uint32_t block, sf_bytes stored,
                              const sf_block_cache *cache, sf_plain_room *room, const sf_allocator *a, sf_buf **out,
                              sf_error *err) SF_MUST_USE;
 
-/* The same of a block that nobody looks up and that need not be alone: one that is stored as it is stays where it lies, and *out is a
+/* Whether it is what that makes of a block for look-ups, whatever stored bytes that had: rows, key range, directory. `buf` need not be one that can be
+ * acquired. */
+bool sf__sst_block_is(const sf_sst *sst, uint32_t block, const sf_buf *buf, const sf_allocator *a) SF_MUST_USE;
+
+/* As sf__sst_block_open(), of a block that nobody looks up and that need not be alone: one that is stored as it is stays where it lies, and *out is a
  * reference on `data`. */
 sf_status sf__sst_block_open_in(const sf_sst *sst, uint32_t block, sf_buf *data, sf_bytes stored, sf_plain_room *room,
                                 const sf_allocator *a, sf_buf **out, sf_error *err) SF_MUST_USE;

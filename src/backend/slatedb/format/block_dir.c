@@ -222,6 +222,7 @@ sf_status sf__block_dir_make(sf_plain_room *room, sf_buf *plain, unsigned versio
             return sf_fail(err, SF_NOMEM, "directory of a block");
         b->n = content.n;
         b->front = (uint32_t)front;
+        memset(b->data, 0, front); /* what is filled up, too: two of one block are the same */
         memcpy(b->data, &d, sizeof(d));
         if (dir_fill((sf_block_dir *)b->data, &block)) {
             memcpy(b->data + front, content.p, content.n);

@@ -1,0 +1,409 @@
+#include "cache/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/private_folder.h"
+#include "cache/image_folder.h"
+
+#define MAX_BLOCK_BYTES (sizeof(sf_buf) + SF_LIMIT_BLOCK_BYTES + (64u << 10)) /* with what stands in front */
+#define STAGED_BYTES (1u << 20)                                               /* written at once */
+
+/* Not in <linux/magic.h> of every system. */
+#define MAGIC_XFS 0x58465342
+#define MAGIC_BCACHEFS 0xca451a4e
+#define MAGIC_ZFS 0x2fc12fc1
+
+/* What is mapped from a network, or from a program that plays file system, may fail at any time. */
+static bool is_local(int folder)
+{
+    struct statfs st;
+
+    if (fstatfs(folder, &st) != 0)
+        return false;
+    switch ((unsigned long)st.f_type & 0xffffffffu) {
+    case EXT4_SUPER_MAGIC:
+    case MAGIC_XFS:
+    case BTRFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case MAGIC_BCACHEFS:
+    case MAGIC_ZFS:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int folder_of(const sf_image *m)
+{
+    return sf__disk_cache_folder(m->cache);
+}
+
+static uint64_t most_bytes(const sf_image *m)
+{
+    uint64_t half = sf__disk_cache_max_bytes(m->cache) / 2;
+
+    return half < SF_IMAGE_MAX_BYTES ? half : SF_IMAGE_MAX_BYTES;
+}
+
+/* Whether the name still is that file's. */
+static bool is_named(int folder, const char *name, int fd)
+{
+    struct stat mine, there;
+
+    return fstat(fd, &mine) == 0 && fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+           mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+}
+
+static bool is_ours(int fd, struct stat *st)
+{
+    return fstat(fd, st) == 0 && S_ISREG(st->st_mode) && sf__is_private(st) && st->st_size >= 0;
+}
+
+/* ------------------------------------------------------------------ mapping -------------------------------------- */
+
+enum verdict { GOOD, BAD, UNKNOWN /* for want of memory, or of time */ };
+
+static bool goes_on(const sf_image *m)
+{
+    return !atomic_load_explicit(&m->unwanted, memory_order_relaxed) && sf__clock_mono_ns() < m->deadline_ns;
+}
+
+static bool read_all(int fd, void *to, size_t n, uint64_t off)
+{
+    for (uint8_t *p = to; n > 0;) {
+        ssize_t got = pread(fd, p, n, (off_t)off);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        p += got;
+        n -= (size_t)got;
+        off += (uint64_t)got;
+    }
+    return true;
+}
+
+/* Reads and checks all blocks. By reading, since what the disk cannot read is then an error. */
+static enum verdict check_blocks(const sf_image *m, const sf_image_file *f, int fd, const uint8_t *slots)
+{
+    enum verdict verdict = GOOD;
+    uint8_t *scratch = NULL;
+    size_t cap = 0;
+    uint64_t end = 0;
+
+    for (uint32_t i = 0; verdict == GOOD && i < f->blocks; i++) {
+        sf_image_slot slot;
+
+        if (!sf__image_slot_decode(&slot, f, sf_bytes_of(slots + (size_t)i * SF_IMAGE_SLOT, SF_IMAGE_SLOT), end) ||
+            slot.len > MAX_BLOCK_BYTES) {
+            verdict = BAD;
+            break;
+        }
+        if (slot.len > cap) {
+            sf__free(m->alloc, scratch);
+            cap = slot.len * 2 < MAX_BLOCK_BYTES ? slot.len * 2 : MAX_BLOCK_BYTES;
+            scratch = sf__alloc(m->alloc, cap);
+        }
+        if (!scratch || !goes_on(m))
+            verdict = UNKNOWN;
+        else if (!read_all(fd, scratch, slot.len, slot.at) ||
+                 !sf__image_block_check(f, i, &slot, sf_bytes_of(scratch, slot.len)) ||
+                 !m->holds(m->ctx, i, (const sf_buf *)scratch))
+            verdict = BAD;
+        end = slot.at + slot.len;
+    }
+    sf__free(m->alloc, scratch);
+    return verdict;
+}
+
+static enum verdict check(const sf_image *m, int fd, uint64_t *bytes)
+{
+    uint8_t header[SF_IMAGE_UNIT], *slots;
+    size_t slot_bytes = (size_t)m->blocks * SF_IMAGE_SLOT;
+    enum verdict verdict;
+    sf_image_file f;
+    struct stat st;
+
+    if (!is_ours(fd, &st) || !read_all(fd, header, sizeof(header), 0) ||
+        !sf__image_file_decode(&f, sf_bytes_of(header, sizeof(header)), (uint64_t)st.st_size, m->object, m->blocks))
+        return BAD;
+    slots = sf__alloc(m->alloc, slot_bytes);
+    if (!slots)
+        return UNKNOWN;
+    verdict = read_all(fd, slots, slot_bytes, SF_IMAGE_UNIT) &&
+                      sf__image_slots_hash(&f, sf_bytes_of(slots, slot_bytes)) == f.slots_hash
+                  ? check_blocks(m, &f, fd, slots)
+                  : BAD;
+    sf__free(m->alloc, slots);
+    *bytes = f.bytes;
+    return verdict;
+}
+
+/* MAPPED, or NONE. What is bad goes, so that it can be made again. */
+static void try_map(sf_image *m)
+{
+    char name[SF_IMAGE_NAME_BYTES];
+    uint64_t bytes = 0;
+    enum verdict verdict;
+    int fd;
+
+    sf__image_name(m->object, SF_IMAGE_SUFFIX, name);
+    fd = SF_FD(openat(folder_of(m), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (fd < 0)
+        return;
+    verdict = check(m, fd, &bytes);
+    if (verdict == GOOD)
+        m->mapping = sf__buf_mapping_new(fd, (size_t)bytes);
+    if (m->mapping) {
+        m->state = SF_IMAGE_MAPPED;
+        (void)!futimens(fd, NULL); /* it was used now; where that is not ours to say, it goes earlier */
+    }
+    if (verdict == BAD && is_named(folder_of(m), name, fd))
+        unlinkat(folder_of(m), name, 0);
+    close(fd);
+}
+
+/* ------------------------------------------------------------------ claiming ------------------------------------- */
+
+static void making_drop(sf_image *m)
+{
+    flock(m->making, LOCK_UN); /* not by closing: a process that was forked meanwhile has the descriptor, too */
+    close(m->making);
+    m->making = -1;
+}
+
+/* What was left behind is not used again but removed: whoever cuts files off might cut off one that has got its name meanwhile. */
+static void try_lock(sf_image *m)
+{
+    char name[SF_IMAGE_NAME_BYTES];
+    int folder = folder_of(m);
+    struct stat st;
+
+    sf__image_name(m->object, SF_IMAGE_MAKING_SUFFIX, name);
+    m->making = SF_FD(openat(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    if (m->making < 0)
+        return;
+    if (is_ours(m->making, &st) && flock(m->making, LOCK_EX | LOCK_NB) == 0) {
+        m->state = SF_IMAGE_OTHERS;
+    } else { /* a file system without locks has none of these files */
+        m->state = errno == EWOULDBLOCK ? SF_IMAGE_OTHERS : SF_IMAGE_NONE;
+        close(m->making);
+        m->making = -1;
+        return;
+    }
+    if (is_named(folder, name, m->making) && fstat(m->making, &st) == 0) {
+        if (st.st_size == 0) {
+            m->state = SF_IMAGE_OURS;
+            return;
+        }
+        unlinkat(folder, name, 0);
+    }
+    making_drop(m);
+}
+
+static void give_up(sf_image *m)
+{
+    char name[SF_IMAGE_NAME_BYTES];
+
+    sf__image_name(m->object, SF_IMAGE_MAKING_SUFFIX, name);
+    unlinkat(folder_of(m), name, 0); /* ours, while it is locked */
+    making_drop(m);
+    m->state = SF_IMAGE_NONE;
+}
+
+static bool fits(const sf_image *m, uint64_t expected_bytes)
+{
+    return m->blocks > 0 && expected_bytes <= most_bytes(m) && sf__image_begin(m->blocks) <= most_bytes(m);
+}
+
+void sf__image_claim(sf_image *m, uint64_t expected_bytes)
+{
+    m->state = SF_IMAGE_NONE;
+    m->making = -1;
+    if (!fits(m, expected_bytes) || !is_local(folder_of(m)))
+        return;
+    try_map(m);
+    if (m->state == SF_IMAGE_NONE)
+        try_lock(m);
+    if (m->state != SF_IMAGE_OURS)
+        return;
+    try_map(m); /* it may have come in between */
+    if (m->state == SF_IMAGE_MAPPED) {
+        give_up(m);
+        m->state = SF_IMAGE_MAPPED;
+    }
+}
+
+/* ------------------------------------------------------------------ writing -------------------------------------- */
+
+struct writer {
+    const sf_image *image;
+    sf_image_file f;
+    uint8_t *slots, *staged;
+    size_t n;    /* bytes that are staged, */
+    uint64_t at; /* for here on */
+};
+
+static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t off)
+{
+    while (n > 0) {
+        ssize_t put = pwrite(fd, p, n, (off_t)off);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return false;
+        p += put;
+        n -= (size_t)put;
+        off += (uint64_t)put;
+    }
+    return true;
+}
+
+static bool flush(struct writer *w)
+{
+    bool ok = write_all(w->image->making, w->staged, w->n, w->at);
+
+    w->at += w->n;
+    w->n = 0;
+    return ok;
+}
+
+static bool put(struct writer *w, const void *p, size_t n)
+{
+    if (n > STAGED_BYTES - w->n && !flush(w))
+        return false;
+    if (n > STAGED_BYTES) {
+        w->at += n;
+        return write_all(w->image->making, p, n, w->at - n);
+    }
+    memcpy(w->staged + w->n, p, n);
+    w->n += n;
+    return true;
+}
+
+static bool put_block(struct writer *w, uint32_t i, const sf_buf *buf)
+{
+    static const uint8_t zeros[SF_IMAGE_UNIT];
+    const sf_image *m = w->image;
+    sf_bytes content = sf__buf_bytes(buf);
+    size_t len = sizeof(sf_buf) + buf->front + content.n;
+    sf_image_slot slot = {.at = w->at + w->n, .len = (uint32_t)len};
+    uint8_t *whole;
+    bool ok;
+
+    if (len > MAX_BLOCK_BYTES || slot.at + sf__image_room(len) > most_bytes(m))
+        return false;
+    whole = sf__alloc(m->alloc, len);
+    if (!whole)
+        return false;
+    sf__image_buf_encode(slot.at, buf->front, content.n, whole);
+    memcpy(whole + sizeof(sf_buf), buf->data, buf->front + content.n);
+    slot.hash = sf__image_block_hash(&w->f, i, sf_bytes_of(whole, len));
+    sf__image_slot_encode(&slot, w->slots + (size_t)i * SF_IMAGE_SLOT);
+    ok = put(w, whole, len) && put(w, zeros, (size_t)(sf__image_room(len) - len));
+    sf__free(m->alloc, whole);
+    return ok;
+}
+
+static bool put_blocks(struct writer *w)
+{
+    const sf_image *m = w->image;
+    bool ok = true;
+
+    for (uint32_t i = 0; ok && i < m->blocks; i++) {
+        sf_buf *buf = goes_on(m) ? m->get(m->ctx, i) : NULL;
+
+        ok = buf && put_block(w, i, buf);
+        sf__buf_release(buf);
+    }
+    return ok && flush(w);
+}
+
+/* The header comes last. */
+static bool put_head(struct writer *w)
+{
+    const sf_image *m = w->image;
+    size_t slot_bytes = (size_t)m->blocks * SF_IMAGE_SLOT;
+    uint8_t header[SF_IMAGE_UNIT];
+
+    w->f.bytes = w->at;
+    w->f.slots_hash = sf__image_slots_hash(&w->f, sf_bytes_of(w->slots, slot_bytes));
+    sf__image_file_encode(&w->f, header);
+    return write_all(m->making, w->slots, slot_bytes, SF_IMAGE_UNIT) && write_all(m->making, header, sizeof(header), 0);
+}
+
+static bool make_room(const sf_image *m, uint64_t bytes)
+{
+    int folder = SF_FD(openat(folder_of(m), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    bool ok = folder >= 0 && sf__private_folder_lock(folder, LOCK_EX) &&
+              sf__image_folder_shrink(folder, bytes, most_bytes(m)) && sf__disk_cache_make_room(m->cache, bytes);
+
+    if (folder >= 0) {
+        sf__private_folder_lock(folder, LOCK_UN);
+        close(folder);
+    }
+    return ok;
+}
+
+static bool write_file(const sf_image *m, uint64_t expected_bytes)
+{
+    struct writer w = {.image = m, .f = {.object = m->object, .blocks = m->blocks}, .at = sf__image_begin(m->blocks)};
+    char making[SF_IMAGE_NAME_BYTES], name[SF_IMAGE_NAME_BYTES];
+    bool ok;
+
+    sf__image_name(m->object, SF_IMAGE_MAKING_SUFFIX, making);
+    sf__image_name(m->object, SF_IMAGE_SUFFIX, name);
+    w.slots = sf__calloc(m->alloc, m->blocks, SF_IMAGE_SLOT);
+    w.staged = sf__alloc(m->alloc, STAGED_BYTES);
+    ok = w.slots && w.staged && getrandom(&w.f.salt, sizeof(w.f.salt), 0) == (ssize_t)sizeof(w.f.salt) &&
+         make_room(m, w.at + expected_bytes) && put_blocks(&w) && put_head(&w) && make_room(m, 0) &&
+         renameat(folder_of(m), making, folder_of(m), name) == 0;
+    sf__free(m->alloc, w.slots);
+    sf__free(m->alloc, w.staged);
+    return ok;
+}
+
+void sf__image_write(sf_image *m, uint64_t expected_bytes)
+{
+    if (!write_file(m, expected_bytes)) {
+        give_up(m);
+        return;
+    }
+    m->state = SF_IMAGE_NONE;
+    try_map(m);
+    making_drop(m);
+}
+
+/* ------------------------------------------------------------------ having it ------------------------------------ */
+
+sf_buf *sf__image_block(const sf_image *m, uint32_t block)
+{
+    uint8_t *file = (uint8_t *)(m->mapping + 1);
+    const uint8_t *slot = file + SF_IMAGE_UNIT + (size_t)block * SF_IMAGE_SLOT;
+
+    return (sf_buf *)(file + sf_load_le(slot, 4) * SF_IMAGE_UNIT);
+}
+
+void sf__image_cleanup(sf_image *m)
+{
+    if (m->state == SF_IMAGE_OURS)
+        give_up(m);
+    sf__buf_mapping_release(m->mapping);
+    m->mapping = NULL;
+    m->state = SF_IMAGE_NONE;
+}
