@@ -136,6 +136,7 @@ static bool emit_fields(struct output *o, const sf_run_record *r)
     return emit_text(o, "db_path_template", r->db_path_template) && emit_text(o, "error_message", r->error_message) &&
            emit_text(o, "error_type", r->error_type) && emit_int(o, "format_version", r->format_version) &&
            emit_time(o, "lease_expires_at", r->lease_expires_at_us) && emit_text(o, "manifest_ref", r->manifest_ref) &&
+           (!r->manifest_store || emit_text(o, "manifest_store", r->manifest_store)) &&
            emit_text(o, "run_id", r->run_id) && emit_text(o, "s3_prefix", r->s3_prefix) &&
            emit_text(o, "shard_prefix", r->shard_prefix) && emit_time(o, "started_at", r->started_at_us) &&
            emit_text(o, "status", statuses[r->status]) && emit_time(o, "updated_at", r->updated_at_us) &&
@@ -144,8 +145,9 @@ static bool emit_fields(struct output *o, const sf_run_record *r)
 
 static sf_status check_texts(const sf_run_record *r, sf_error *err)
 {
-    const char *const texts[] = {r->run_id,           r->writer_type,  r->s3_prefix,  r->shard_prefix,
-                                 r->db_path_template, r->manifest_ref, r->error_type, r->error_message};
+    const char *const texts[] = {r->run_id,       r->writer_type,      r->s3_prefix,
+                                 r->shard_prefix, r->db_path_template, r->manifest_ref,
+                                 r->error_type,   r->error_message,    r->manifest_store};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         if (i < 5 && !texts[i])
@@ -210,6 +212,7 @@ static const struct field {
     {"shard_prefix", REQUIRED_TEXT, offsetof(sf_run_record, shard_prefix)},
     {"db_path_template", REQUIRED_TEXT, offsetof(sf_run_record, db_path_template)},
     {"manifest_ref", OPTIONAL_TEXT, offsetof(sf_run_record, manifest_ref)},
+    {"manifest_store", OPTIONAL_TEXT, offsetof(sf_run_record, manifest_store)},
     {"error_type", OPTIONAL_TEXT, offsetof(sf_run_record, error_type)},
     {"error_message", OPTIONAL_TEXT, offsetof(sf_run_record, error_message)},
 };

@@ -17,6 +17,7 @@ typedef struct sf_run_record {
     sf_run_status status;
     int64_t started_at_us, updated_at_us, lease_expires_at_us;
     const char *manifest_ref, *error_type, *error_message; /* NULL: null */
+    const char *manifest_store; /* which has its manifest; NULL: the prefix itself, and no field */
 } sf_run_record;
 
 /* The document, terminated; freed with sf__free(). SF_INVALID when a text is not UTF-8. */

@@ -21,10 +21,10 @@ static bool same_record(const sf_run_record *a, const sf_run_record *b)
 {
     return same(a->run_id, b->run_id) && same(a->writer_type, b->writer_type) && same(a->s3_prefix, b->s3_prefix) &&
            same(a->shard_prefix, b->shard_prefix) && same(a->db_path_template, b->db_path_template) &&
-           same(a->manifest_ref, b->manifest_ref) && same(a->error_type, b->error_type) &&
-           same(a->error_message, b->error_message) && a->status == b->status && a->started_at_us == b->started_at_us &&
-           a->updated_at_us == b->updated_at_us && a->lease_expires_at_us == b->lease_expires_at_us &&
-           a->format_version == b->format_version;
+           same(a->manifest_ref, b->manifest_ref) && same(a->manifest_store, b->manifest_store) &&
+           same(a->error_type, b->error_type) && same(a->error_message, b->error_message) && a->status == b->status &&
+           a->started_at_us == b->started_at_us && a->updated_at_us == b->updated_at_us &&
+           a->lease_expires_at_us == b->lease_expires_at_us && a->format_version == b->format_version;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

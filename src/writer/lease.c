@@ -50,6 +50,7 @@ sf_run_record sf__lease_record(const sf_lease *l, sf_run_status status, const ch
         .shard_prefix = o->shard_prefix,
         .db_path_template = o->db_path_template,
         .manifest_ref = manifest_ref,
+        .manifest_store = o->manifest_store,
     };
 }
 

@@ -22,6 +22,7 @@ typedef struct sf_lease_keeper {
 
 typedef struct sf_lease_options {
     const char *run_id, *writer_type, *s3_prefix, *shard_prefix, *db_path_template; /* must outlive the lease */
+    const char *manifest_store;                                                     /* likewise, or NULL */
     int64_t lease_ms, heartbeat_ms;
     int64_t started_at_us;
     int64_t renewed_ms; /* of sf__lease_clock_ms(): from when the lease runs */

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "snapshot/datetime.h"
+#include "writer/manifest_store.h"
 #include "writer/owner.h"
 #include "writer/site_open.h"
 
@@ -121,6 +122,7 @@ sf_status sf__site_lease_start(sf_site_lease *l, const sf_site *site, const char
 
     *l = (sf_site_lease){.site = site};
     o.s3_prefix = site->prefix;
+    o.manifest_store = site->manifests ? site->manifests->name : NULL;
     o.started_at_us = sf__site_now_us(site);
     o.renewed_ms = sf__lease_clock_ms();
     sf__lease_init(&l->lease, &keeper, &o);

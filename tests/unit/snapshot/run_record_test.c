@@ -47,6 +47,9 @@ static void expect_round_trip(const char *where, const sf_run_record *r, char **
         assert_string_equal(back.error_message, r->error_message);
     if (r->manifest_ref)
         assert_string_equal(back.manifest_ref, r->manifest_ref);
+    assert_true((back.manifest_store == NULL) == (r->manifest_store == NULL));
+    if (r->manifest_store)
+        assert_string_equal(back.manifest_store, r->manifest_store);
     sf__arena_cleanup(&arena);
 }
 
@@ -243,6 +246,7 @@ static void test_odd_texts(void **state)
                            .status = SF_RUN_FAILED,
                            .started_at_us = 1,
                            .updated_at_us = INT64_C(1767323045678901),
+                           .manifest_store = i % 2 == 0 ? texts[i] : NULL,
                            .error_type = "IO",
                            .error_message = texts[i]};
         char *written;

@@ -257,7 +257,7 @@ static void test_manifest_and_pointer_go_to_the_store(void **state)
     assert_non_null(strstr(s.record, "status: running\n"));
     free(s.record);
     s.record = read_record(w);
-    assert_non_null(strstr(s.record, "manifest_ref: shelf-one\n"));
+    assert_non_null(strstr(s.record, "manifest_ref: shelf-one\nmanifest_store: shelf\n"));
     shelf_empty(&s);
 }
 
