@@ -14,7 +14,10 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
+from fixtures import FIXTURES  # noqa: E402
+from http_proxy import Proxy, proxy  # noqa: E402
 from postgres_server import PostgresServer  # noqa: E402
+from s3_server import S3Server, s3_server  # noqa: E402
 
 BOTH_LOOPS = {"test_engine", "test_plugged", "test_turns"}
 # What `make check` leaves to `make test`: peers, servers that fail in every way, crashes, floods, memory that runs out.
@@ -50,3 +53,24 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """A real S3 server over the fixtures, for the tests of a file."""
+    with s3_server(FIXTURES) as s:
+        yield s
+
+
+@pytest.fixture
+def slow(server: S3Server) -> Iterator[Proxy]:
+    """Before it, what a test makes slow."""
+    with proxy(server.endpoint) as p:
+        yield p
+
+
+@pytest.fixture(scope="module")
+def counted(server: S3Server) -> Iterator[Proxy]:
+    """Before it, 30 ms away, what counts requests and trips."""
+    with proxy(server.endpoint, delay=0.03) as p:
+        yield p

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,7 +14,7 @@ from fixtures import FIXTURES, case
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
-from s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
+from s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from shardyfusion import (
     HashShardedWriteConfig,
     PythonRecordInput,
@@ -48,12 +47,6 @@ from shardyfusion.writer.python import write_hash_sharded
 CASE = case("history-three-runs")
 BEFORE = {i: b"%d" % i for i in range(3000)}
 AFTER = {i: b"%d" % (i if i % 7 else -i) for i in range(500, 3500)}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from fixtures import FIXTURES, ROOT
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from fault_server import Fault, Front, fault_server  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server  # noqa: E402
 
 import shardyfusion  # noqa: E402
 from shardyfusion import HashShardedWriteConfig, PythonRecordInput  # noqa: E402
@@ -88,12 +88,6 @@ def shardy(
 
 
 POINTER = folder_of("history-three-runs") / "_CURRENT"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from plugged import Limiter
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
-from http_proxy import Proxy, proxy  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from http_proxy import Proxy  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY  # noqa: E402
 
 from shardyfusion import (  # noqa: E402
     AsyncShardedReader,
@@ -238,18 +238,6 @@ assert asyncio.run(read()) == {len(published.keys)}
 
 
 # ---------------------------------------------------------------- with reads in flight
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
-
-
-@pytest.fixture
-def slow(server: S3Server) -> Iterator[Proxy]:
-    with proxy(server.endpoint) as p:
-        yield p
 
 
 PREAMBLE = f"""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fixtures import FIXTURES, case
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
-from s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from s3_server import ACCESS_KEY, SECRET_KEY, S3Server  # noqa: E402
 
 from shardyfusion import ShardedReader, StaticCredentialProvider, maintenance  # noqa: E402
 from shardyfusion.config import ANY  # noqa: E402
@@ -24,12 +23,6 @@ from shardyfusion.manifest_store import S3ManifestStore  # noqa: E402
 from shardyfusion.storage import MemoryBackend  # noqa: E402
 
 CASE = case("history-three-runs")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from fixtures import FIXTURES, case
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
-from http_proxy import Proxy, proxy  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from http_proxy import Proxy  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server  # noqa: E402
 
 from shardyfusion import (  # noqa: E402
     AsyncShardedReader,
@@ -35,18 +34,6 @@ from shardyfusion.reader.async_reader import AsyncSlateDbReaderFactory  # noqa: 
 CASE = case("slatedb-multi-l0")
 CREDENTIALS = StaticCredentialProvider(ACCESS_KEY, SECRET_KEY)
 ROWS = {key: value for key, _, value in CASE.lookups if value is not None}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
-
-
-@pytest.fixture
-def slow(server: S3Server) -> Iterator[Proxy]:
-    with proxy(server.endpoint) as p:
-        yield p
 
 
 class OwnFactory(AsyncSlateDbReaderFactory):

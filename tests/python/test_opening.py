@@ -20,7 +20,7 @@ from fixtures import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from http_proxy import Log, Proxy, proxy  # noqa: E402
+from http_proxy import Log, Proxy  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 
 from shardyfusion import (  # noqa: E402
@@ -63,12 +63,6 @@ def server() -> Iterator[S3Server]:
         publish("s3://bucket/many", s.endpoint)
         publish("s3://bucket/one", s.endpoint, shards=1)
         yield s
-
-
-@pytest.fixture(scope="module")
-def counted(server: S3Server) -> Iterator[Proxy]:
-    with proxy(server.endpoint, delay=0.03) as p:
-        yield p
 
 
 async def open_reader(name: str, endpoint: str, folder: Path, **options: object) -> AsyncShardedReader:

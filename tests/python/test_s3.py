@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from http_proxy import Log, Proxy, proxy  # noqa: E402
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from http_proxy import Log, Proxy  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server  # noqa: E402
 
 from shardyfusion import AsyncShardedReader  # noqa: E402
 from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
@@ -20,18 +19,6 @@ from shardyfusion.credentials import StaticCredentialProvider  # noqa: E402
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CASES = {"slatedb-multi-l0": 2, "slatedb-hash-u64be": 8}
 TRIES = 10
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
-
-
-@pytest.fixture(scope="module")
-def counted(server: S3Server) -> Iterator[Proxy]:
-    with proxy(server.endpoint, delay=0.03) as p:
-        yield p
 
 
 async def open_case(case: str, endpoint: str, local_root: Path, **options: object) -> AsyncShardedReader:

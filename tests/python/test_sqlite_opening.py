@@ -16,7 +16,7 @@ from fixtures import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from http_proxy import Log, Proxy, proxy  # noqa: E402
+from http_proxy import Log, Proxy  # noqa: E402
 from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
 from test_opening import cut, manifest_path, other_kind, rewrite  # noqa: E402
 
@@ -51,12 +51,6 @@ def server() -> Iterator[S3Server]:
         publish("s3://bucket/many", s.endpoint)
         publish("s3://bucket/bare", s.endpoint, emit_sidecar=False)
         yield s
-
-
-@pytest.fixture(scope="module")
-def counted(server: S3Server) -> Iterator[Proxy]:
-    with proxy(server.endpoint, delay=0.03) as p:
-        yield p
 
 
 async def open_reader(name: str, endpoint: str, folder: Path, mode: str, **options: Any) -> AsyncShardedReader:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import FIXTURES, SQLITE, Case, case
+from fixtures import SQLITE, Case, case
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 from shardyfusion import (
     AsyncShardedReader,
     CacheOptions,
@@ -30,12 +29,6 @@ from shardyfusion.sqlite_adapter import SqliteFactory
 from shardyfusion.writer.python import write_hash_sharded
 
 DEEP = case("sqlite-sidecar-deep")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
 
 
 def access(server: S3Server) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from plugged import make_manifest
 
 sys.path.insert(0, str(FIXTURES.parent / "support"))
 
-from s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server  # noqa: E402
+from s3_server import ACCESS_KEY, REGION, SECRET_KEY  # noqa: E402
 
 from shardyfusion import (  # noqa: E402
     AsyncS3ManifestStore,
@@ -38,12 +37,6 @@ from shardyfusion.storage import (  # noqa: E402
     join_s3,
     parse_s3_url,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server(FIXTURES) as s:
-        yield s
 
 
 @pytest.fixture(params=["memory", "files", "engine's memory", "s3"])

@@ -134,7 +134,7 @@ class PythonWriteOptions:
         shows a line on a terminal, False nothing.
     cancel: setting the event ends the write with WriteCancelledError, unless the pointer has moved.
     workers: threads of the engine that build shards. memory_bytes: rows in memory before they spill to `local_root`.
-    on_duplicate: of rows with one key the last counts, or DuplicateKeyError. Only with built-in factories.
+    on_duplicate: of rows with one key "last" counts; "error" refuses them by a RowError. Only with built-in factories.
     on_bad_row: what becomes of a row that cannot be stored, or whose functions raise. "raise" ends the write; "skip" leaves the
         row out; a callable is given each as a BadRow, on the writing thread, and may end the write by raising. What was left
         out is counted, in `BuildStats.bad_rows`; duplicates are no bad rows.

@@ -131,7 +131,7 @@ def _parquet(paths: Any) -> Any:
     try:
         return dataset.dataset(files[0] if len(files) == 1 else files, format="parquet", partitioning=of_folders)
     except (OSError, ValueError) as error:
-        raise ConfigValidationError(f"Parquet files cannot be read: {error}") from error
+        raise ConfigValidationError(f"Parquet files cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _local(name: str) -> str:
