@@ -303,23 +303,60 @@ static sf_window *ahead_take(sf_scan_source *src)
     return w;
 }
 
-/* Where the block that follows begins and ends, which is what its cursor looks at first, comes into the processor's cache while this one is
- * walked. */
+/* Where a block that follows ends and begins, as far as `bytes`, which is what its cursor looks at first, comes into the processor's cache while this one is
+ * walked. Backwards it is the end that is wanted. */
+static void prefetch(const sf_scan_source *src, sf_bytes block, size_t bytes)
+{
+    if (block.n < 64)
+        return;
+    for (size_t i = 0; i < bytes && i < block.n; i += 64)
+        __builtin_prefetch(block.p + i);
+    __builtin_prefetch(block.p + block.n - 1);
+    if (src->io->reverse)
+        __builtin_prefetch(block.p + block.n - 64);
+}
+
+/* Of a window. */
 static void next_fetch(const sf_scan_source *src, const sf_extent *e)
 {
     uint32_t block = src->io->reverse ? src->pos.block - 1 : src->pos.block + 1;
-    sf_bytes next;
 
-    if (src->pos.block == src->pos.last || !sf__extent_has(e, e->sst, block))
+    if (src->pos.block != src->pos.last && sf__extent_has(e, e->sst, block))
+        prefetch(src, sf__extent_block_bytes(e, block), 128);
+}
+
+/* So much of a block is asked for at once where it lies in memory that nobody has looked at for long. */
+#define FAR_BYTES 1024u
+
+/* Of blocks that memory has: they lie anywhere, so the one that follows is taken already, and the buffer of the one behind it is fetched. */
+static void next_take(sf_scan_source *src)
+{
+    const sf_sst *sst = sst_at(src, &src->pos);
+    const bool reverse = src->io->reverse;
+    uint32_t left = reverse ? src->pos.block - src->pos.last : src->pos.last - src->pos.block;
+
+    if (left == 0)
         return;
-    next = sf__extent_block_bytes(e, block);
-    if (next.n < 64)
+    src->next_view = src->pos.view;
+    src->next_block = reverse ? src->pos.block - 1 : src->pos.block + 1;
+    src->next = sf__sst_block_cached(sst, src->next_block, src->io->shard->base.cache);
+    if (!src->next)
         return;
-    __builtin_prefetch(next.p);
-    __builtin_prefetch(next.p + 64);
-    __builtin_prefetch(next.p + next.n - 1);
-    if (src->io->reverse)
-        __builtin_prefetch(next.p + next.n - 64);
+    prefetch(src, sf__buf_bytes(src->next), reverse ? 128 : FAR_BYTES);
+    if (left > 1)
+        sf__sst_block_hint(sst, reverse ? src->next_block - 1 : src->next_block + 1);
+}
+
+/* The block at `pos`, out of memory; NULL: it is not there. */
+static sf_buf *cached_take(sf_scan_source *src)
+{
+    sf_buf *block = src->next;
+
+    src->next = NULL;
+    if (block && src->next_view == src->pos.view && src->next_block == src->pos.block)
+        return block;
+    sf__buf_release(block);
+    return sf__sst_block_cached(sst_at(src, &src->pos), src->pos.block, src->io->shard->base.cache);
 }
 
 /* The block at `pos`, with a reference to what holds it; false: it is on its way, or there is an error. Scanned blocks are not put
@@ -337,9 +374,11 @@ static bool block_take(sf_scan_source *src, sf_status *rc, sf_error *err)
         if (src->ahead_count > 0 && window_has(src->ahead[0], sst, src->pos.block)) {
             src->now = ahead_take(src);
         } else {
-            src->owner = sf__sst_block_cached(sst, src->pos.block, src->io->shard->base.cache);
+            src->owner = cached_take(src);
             src->plain = sf__buf_bytes(src->owner);
-            if (!src->owner)
+            if (src->owner)
+                next_take(src);
+            else
                 *rc = window_begin(src, &src->pos, &src->now, err);
             return src->owner;
         }
@@ -496,6 +535,8 @@ void sf__source_cleanup(sf_scan_source *src)
 {
     if (!src->io || src->mem)
         return;
+    sf__buf_release(src->next);
+    src->next = NULL;
     sf__window_drop(src->now);
     src->now = NULL;
     while (src->ahead_count > 0)

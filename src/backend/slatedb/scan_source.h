@@ -56,6 +56,8 @@ typedef struct sf_scan_source {
     sf_scan_pos pos;
     sf_block_cursor cursor;
     sf_bytes plain; /* what the cursor walks */
+    sf_buf *next;   /* the block that follows, if memory has that; acquired */
+    uint32_t next_view, next_block;
     sf_window *now;
     sf_window **ahead; /* those that follow it, ahead_count of them; NULL: never had any */
     uint32_t ahead_count;

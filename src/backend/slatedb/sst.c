@@ -106,6 +106,14 @@ sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *
     return sf__block_cache_find(cache, &sst->table, sst->index.count, &key);
 }
 
+void sf__sst_block_hint(const sf_sst *sst, uint32_t block)
+{
+    sf_block_table *t = atomic_load_explicit(&sst->table, memory_order_acquire);
+
+    if (t)
+        __builtin_prefetch(sf__block_table_peek(t, block), 1); /* a reference is counted there */
+}
+
 bool sf__sst_block_is_on_disk(const sf_sst *sst, uint32_t block)
 {
     const sf_disk_place *place = sst->disk;

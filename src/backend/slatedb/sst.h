@@ -70,6 +70,8 @@ static inline sf_buf *sf__sst_block_pinned(const sf_sst *sst, uint32_t block, sf
 
 /* With a reference, or NULL: it is not in memory. */
 sf_buf *sf__sst_block_cached(const sf_sst *sst, uint32_t block, sf_block_cache *cache);
+/* What the cache has of a block, without a look whether it still is: the beginning of its buffer is fetched by the processor. */
+void sf__sst_block_hint(const sf_sst *sst, uint32_t block);
 
 /* What tells it from all other objects for good, whatever store and process. Not *named: nothing does, its store is none of S3.
  * SF_NOMEM. */

@@ -161,8 +161,9 @@ sf_status sf__block_cursor_next(sf_block_cursor *c, sf_error *err)
     return step(c, err);
 }
 
-/* How far ahead of the row that is decoded memory is asked for. */
-#define PREFETCH_BYTES 512u
+/* How far ahead of the row that is decoded memory is asked for: forwards a row takes less time. */
+#define PREFETCH_BYTES 1024u
+#define PREFETCH_BACK_BYTES 512u
 
 static inline void copy_16(uint8_t *to, const uint8_t *from)
 {
@@ -334,7 +335,13 @@ static sf_status section_walk(sf_block_cursor *c, sf_cursor in, size_t *count, s
 
     while (in.n > 0) {
         size_t pos = (size_t)(in.p - c->block.rows.p), from;
-        sf_status rc = row_decode(&c->block, &in, &r, err);
+        sf_status rc;
+
+        if (in.n > PREFETCH_BACK_BYTES + 64) {
+            __builtin_prefetch(in.p + PREFETCH_BACK_BYTES);
+            __builtin_prefetch(in.p + PREFETCH_BACK_BYTES + 64);
+        }
+        rc = row_decode(&c->block, &in, &r, err);
 
         if (rc != SF_OK)
             return rc;
