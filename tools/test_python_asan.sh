@@ -22,6 +22,8 @@ quick)
 esac
 # One that was made before the tests wanted the extension there:
 [ -e build-asan/python/package.stamp ] || { meson configure build-asan -Dpython=true && meson compile -C build-asan; }
-LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-    PYTHONMALLOC=malloc PYTHONPATH="$PWD/build-asan/python" SF_TEST_BUILD=build-asan \
+# The C++ runtime comes with the sanitizers: else they know nothing of what a peer in C++ throws, and end the process at that.
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
+    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+    PYTHONMALLOC=malloc PYTHONPATH="$PWD/build-asan/python" SF_TEST_BUILD=build-asan SF_SHARDY="$PWD/build-asan/cli/shardy" \
     python -m pytest -q -n "$workers" --dist loadfile "${tests[@]}"
