@@ -473,7 +473,10 @@ def test_a_blocking_batch_lets_threads_and_signals_in(prefix: Path, cls: Any, li
                 signal.setitimer(signal.ITIMER_REAL, 0.05)
                 while True:
                     reader.multi_get(keys)
-            reader.multi_get(keys)
+            for _ in range(1000):  # a busy machine may let the other thread run late
+                reader.multi_get(keys)
+                if rounds > before + 3:
+                    break
             assert rounds > before + 3
         finally:
             over.set()
