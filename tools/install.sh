@@ -8,6 +8,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-build}
+if [[ "$what" = @(test|bench) ]] && [ ! -d tests ]; then # .gitattributes
+    echo "this is an archive of the sources, which comes without tests/ and bench/: clone the repository" >&2
+    exit 1
+fi
 stamp=.cache/installed-$what-$(cat tools/install.sh tools/requirements-*.txt | sha256sum | cut -c1-16)
 [ -e "$stamp" ] && [ -x .venv/bin/meson ] && exit 0
 mkdir -p .cache
