@@ -24,6 +24,7 @@ libs=$PWD/.cache/wheel/$machine
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # Even for a machine of the same kind it is a cross build: an old glibc, and none of what is installed here. Snappy and toml++ are C++.
+# Zig's compiler, unlike the distribution's, makes no position-independent programs by itself. What nothing calls is left out.
 cat >"$tmp/cross" <<END
 [binaries]
 c = '$libs/bin/cc'
@@ -32,10 +33,11 @@ ar = '$libs/bin/ar'
 strip = 'true'
 pkg-config = ['pkg-config', '--static']
 [built-in options]
-c_args = ['-I$libs/include']
-cpp_args = ['-I$libs/include']
-c_link_args = ['-L$libs/lib', '-lc++', '-s']
-cpp_link_args = ['-L$libs/lib', '-s']
+b_pie = true
+c_args = ['-I$libs/include', '-ffunction-sections', '-fdata-sections']
+cpp_args = ['-I$libs/include', '-ffunction-sections', '-fdata-sections']
+c_link_args = ['-L$libs/lib', '-lc++', '-s', '-Wl,--gc-sections']
+cpp_link_args = ['-L$libs/lib', '-s', '-Wl,--gc-sections']
 [properties]
 pkg_config_libdir = '$libs/lib/pkgconfig:$libs/share/pkgconfig'
 needs_exe_wrapper = true

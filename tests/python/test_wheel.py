@@ -104,6 +104,8 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path, interpreter: str) -
     assert f"-{tag}-manylinux" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        programs = {n: archive.read(n) for n in names if n.endswith("/shardy")}
+    assert len(programs) == 2 and all(p[16] == 3 for p in programs.values())  # ET_DYN: position-independent, as the distribution's
     assert not [n for n in names if ".libs/" in n]  # nothing beside the extension and the command: what they need is inside of them
     licences = {Path(n).name for n in names if ".dist-info/licenses/" in n}
     assert licences >= {"LICENSE", "curl", "openssl", "zstd", "lz4", "snappy", "sqlite3", "pcre2", "libuv1", "libedit", "ncurses", "tomlplusplus"}
