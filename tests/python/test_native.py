@@ -105,7 +105,7 @@ def alter(stop: StopIteration) -> None:
     stop.with_traceback(None)
 
 
-@pytest.mark.parametrize("see", [repr, alter, lambda stop: stop.with_traceback(None)], ids=["left", "altered", "no traceback"])
+@pytest.mark.parametrize("see", [repr, alter, lambda stop: stop.with_traceback(None)], ids=["looked at", "altered", "no traceback"])
 @pytest.mark.parametrize("step", [next, lambda op: op.send(None)], ids=["next", "send"])
 def test_who_steps_by_hand_may_keep_what_is_raised(core, rows, step, see):
     """The extension raises one exception again and again, as long as nobody has seen it: see stop.c."""
@@ -133,8 +133,9 @@ async def test_what_was_awaited_is_the_callers_alone(core, rows):
 async def test_an_operation_that_somebody_has_serves_nobody_else(core, rows):
     """Those that are over wait for their next use, where the garbage collector tells of them."""
     (first, value), (second, other) = rows[:2]
-    assert await core.get(first) == value
-    over = [o for o in gc.get_objects() if type(o).__name__ == "Operation"]
+    op = core.get(first)
+    assert await op == value
+    over = [o for o in gc.get_objects() if type(o) is type(op) and "closed" in repr(o)]
     op = core.get(second)
     assert not any(o is op for o in over)
     for o in over:

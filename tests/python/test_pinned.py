@@ -67,6 +67,24 @@ async def rows_of(scan: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_what_readers_have_leaves_their_dict_to_callers(way: str, tmp_path: Path) -> None:
+    """CPython 3.13 looks methods of such objects up the slow way when there is something in their dict: see SLOTS."""
+    snapshots = Snapshots(tmp_path / "snapshots")
+    snapshots.point_at("run-000")
+    reader = await opened(way, tmp_path, str(snapshots.prefix))
+    await now(reader.refresh())
+    everything = [reader, reader.pin()]
+    if way in ("plain", "concurrent"):
+        everything += [reader.as_async(), reader.as_async().pin()]
+    for one in everything:
+        assert vars(one) == {}
+        one.of_the_caller = 1
+        assert vars(one) == {"of_the_caller": 1}
+    for one in reversed(everything):
+        await now(one.close())
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_it_stays_across_refresh_and_close(way: str, tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path / "snapshots")
     snapshots.point_at("run-000")

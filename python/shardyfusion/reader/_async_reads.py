@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 from shardyfusion._engine import native
 from shardyfusion._timeouts import Timeout, seconds, within
 from shardyfusion.errors import ReaderStateError
-from shardyfusion.reader._common import CommonReads
+from shardyfusion.reader._common import SLOTS, CommonReads
 from shardyfusion.reader._handle import AsyncShardReaderHandle, PluggedShardHandle
 from shardyfusion.reader._scan import (
     AsyncScan,
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
     from shardyfusion.reader._foreign_state import ForeignState
 
 
+NOBODY_ELSE: AbstractContextManager[Any] = nullcontext()
+"""Comes in between, as `_swapping`."""
+
+
 class AsyncReads(CommonReads[AsyncShardReaderHandle, K], native.ReaderCore[K]):
     """Reads of the snapshot that `_opened()` tells."""
 
-    _swapping: AbstractContextManager[Any] = nullcontext()  # nobody else comes in between
+    __slots__ = (*SLOTS, "_max_concurrency", "_refreshes_itself", "_follower", "_beside", "_closes_beside")
+
     _max_concurrency: int | None
     _foreign: bool  # shards are of a factory of the caller's
 
@@ -205,6 +210,7 @@ class AsyncPinnedSnapshot(AsyncReads[K]):
         self._key_guard = reader._key_guard
         self._max_concurrency = reader._max_concurrency
         self._foreign = reader._foreign
+        self._swapping = NOBODY_ELSE
         self._pinned: SnapshotState | None = state
         if not self._foreign:
             self._attach_to(state.snapshot)

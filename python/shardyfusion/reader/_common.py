@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 H = TypeVar("H")  # the handles
 
+SLOTS = (
+    *("s3_prefix", "local_root", "_options", "_metrics", "_source", "_limiter", "_key_guard", "_on_refresh", "_swapping"),
+    *("_closed", "_foreign", "_refreshing", "_state", "_pinned"),
+)
+"""Where readers have their attributes. With nothing in an instance's `__dict__`, which is there for callers, CPython finds methods by a shortcut:
+from 3.13 on it has none for objects with a layout of their own and a dict that was used."""
+
 
 class CommonReads(Generic[H, K]):
     """Of the snapshot that `_opened()` tells."""

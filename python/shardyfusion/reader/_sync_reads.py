@@ -12,7 +12,7 @@ from shardyfusion._engine import native
 from shardyfusion._fork import add_locks
 from shardyfusion._timeouts import Timeout, seconds, until
 from shardyfusion.errors import ReaderStateError
-from shardyfusion.reader._common import CommonReads
+from shardyfusion.reader._common import SLOTS, CommonReads
 from shardyfusion.reader._scan import Rows, ScanOptions, check_scan, key_decoder, scan_bounds
 from shardyfusion.reader._state import SNAPSHOT_GIVEN_BACK, SnapshotState, close_error
 from shardyfusion.reader._sync_handle import ShardReaderHandle
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 class SyncReads(CommonReads[ShardReaderHandle, K], native.BlockingReaderCore[K]):
     """Reads of the snapshot that `_opened()` tells."""
+
+    __slots__ = (*SLOTS, "max_workers", "thread_safety", "_what_does_not_close", "_limits_first", "_release_raises")
 
     max_workers: int | None
     _closed: bool

@@ -16,7 +16,7 @@ from shardyfusion._timeouts import Timeout, within
 from shardyfusion._turn import give_way
 from shardyfusion.errors import ConfigValidationError, ReaderStateError
 from shardyfusion.logging import get_logger
-from shardyfusion.reader._async_reads import AsyncPinnedSnapshot, AsyncReads
+from shardyfusion.reader._async_reads import NOBODY_ELSE, AsyncPinnedSnapshot, AsyncReads
 from shardyfusion.reader._base_reader import _BaseShardedReader
 from shardyfusion.reader._common import CommonReader
 from shardyfusion.reader._following import follow, tell_async, watch
@@ -60,6 +60,7 @@ class AsyncShardedReader(CommonReader[AsyncShardReaderHandle, K], AsyncReads[K])
         """Opens nothing yet."""
         super().__init__()
         self._prepare(options, lambda: source_for(options, _log))
+        self._swapping = NOBODY_ELSE
         self._foreign = self._source.shards is not None
         self._max_concurrency = options.max_concurrency
         self._state: SnapshotState | None = None
