@@ -115,7 +115,7 @@ static enum verdict check_blocks(const sf_image *m, const sf_image_file *f, int 
         }
         if (slot.len > cap) {
             sf__free(m->alloc, scratch);
-            cap = slot.len * 2 < MAX_BLOCK_BYTES ? slot.len * 2 : MAX_BLOCK_BYTES;
+            cap = slot.len;
             scratch = sf__alloc(m->alloc, cap);
         }
         if (!scratch || !goes_on(m))

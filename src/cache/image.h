@@ -39,12 +39,12 @@ typedef struct sf_image {
 } sf_image;
 
 /* `expected_bytes` of blocks: what takes more than half of what the disk cache may have is not written. */
-void sf__image_claim(sf_image *image, uint64_t expected_bytes);
+void sf__image_claim(sf_image *m, uint64_t expected_bytes);
 /* OURS. MAPPED then, or NONE: the disk is full, say. */
-void sf__image_write(sf_image *image, uint64_t expected_bytes);
+void sf__image_write(sf_image *m, uint64_t expected_bytes);
 /* MAPPED. Borrowed; a reference on it keeps all of the mapping. Any thread. */
-sf_buf *sf__image_block(const sf_image *image, uint32_t block);
+sf_buf *sf__image_block(const sf_image *m, uint32_t block);
 /* A claim that was not used is given up. Takes a zeroed one. Any thread, does not wait. */
-void sf__image_cleanup(sf_image *image);
+void sf__image_cleanup(sf_image *m);
 
 #endif

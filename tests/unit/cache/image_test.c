@@ -122,7 +122,7 @@ static uint32_t len_of(const struct world *w, uint32_t i)
 
 static uint8_t byte_of(const struct world *w, uint32_t i, size_t k)
 {
-    return (uint8_t)(31 * k + 7 * i + w->seed + (k >> 8));
+    return (uint8_t)(31 * k + (size_t)7 * i + w->seed + (k >> 8));
 }
 
 static void front_of(const uint8_t *content, size_t n, uint8_t out[FRONT])
