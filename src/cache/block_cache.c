@@ -471,12 +471,29 @@ const sf_allocator *sf__block_cache_slab(const sf_block_cache *c)
     return c->slab ? sf__slab_allocator(c->slab) : NULL;
 }
 
-/* One that its table keeps, since whoever asks looked there. */
-static sf_buf *kept_buf(const sf_cache_key *key)
+/* Whether its table keeps one, since whoever asks looked there. */
+static bool is_kept(const sf_cache_key *key)
 {
-    uintptr_t place = key->table ? atomic_load_explicit(&key->table->blocks[key->block], memory_order_acquire) : 0;
+    return key->table &&
+           (atomic_load_explicit(&key->table->blocks[key->block], memory_order_acquire) & SF_BLOCK_KEPT) != 0;
+}
 
-    return place & SF_BLOCK_KEPT ? sf__block_table_buf(place) : NULL;
+/* That one, with a reference. By a pin, since a table lets go without the lock of any shard. */
+static sf_buf *kept_acquire(const sf_cache_key *key)
+{
+    sf_pins *mine = is_kept(key) ? sf__pins_of_thread() : NULL;
+    sf_buf *buf = mine ? sf__block_table_peek(key->table, key->block) : NULL;
+    bool counts, still;
+
+    if (!buf)
+        return NULL;
+    sf__pin_set(&mine->pins[SF_PIN_PASSING], buf);
+    still = sf__block_table_still(key->table, key->block, buf, &counts);
+    if (still)
+        sf__buf_acquire(buf);
+    if (sf__pin_take_off(&mine->pins[SF_PIN_PASSING]))
+        sf__buf_release(buf);
+    return still ? buf : NULL;
 }
 
 sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
@@ -494,10 +511,9 @@ sf_buf *sf__block_cache_get(sf_block_cache *c, const sf_cache_key *key)
         buf = sf__buf_acquire(e->buf);
         entry_enter_table(e, key);
         s->hits++;
-    } else if (kept_buf(key)) {
-        buf = sf__buf_acquire(kept_buf(key));
     } else {
-        s->misses++;
+        buf = kept_acquire(key);
+        s->misses += !buf;
     }
     pthread_mutex_unlock(&s->lock);
     return buf;
@@ -531,9 +547,7 @@ sf_buf *sf__block_cache_peek(sf_block_cache *c, const sf_cache_key *key)
 
     pthread_mutex_lock(&s->lock);
     e = *entry_find(s, hash, key);
-    buf = e && e->buf ? e->buf : kept_buf(key);
-    if (buf)
-        sf__buf_acquire(buf);
+    buf = e && e->buf ? sf__buf_acquire(e->buf) : kept_acquire(key);
     pthread_mutex_unlock(&s->lock);
     return buf;
 }
@@ -550,7 +564,7 @@ void sf__block_cache_put(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf
     if (buf->cap == 0 || buf->cap > shard_bound(c))
         return;
     pthread_mutex_lock(&s->lock);
-    if (kept_buf(key)) {
+    if (is_kept(key)) {
         pthread_mutex_unlock(&s->lock);
         return;
     }
@@ -592,7 +606,7 @@ static bool keep(sf_block_cache *c, const sf_cache_key *key, sf_buf *buf, uintpt
     bool first;
 
     pthread_mutex_lock(&s->lock);
-    first = !kept_buf(key);
+    first = !is_kept(key);
     e = first ? *entry_find(s, hash, key) : NULL;
     if (e && e->buf)
         v.bufs[v.count++] = entry_drop(c->alloc, s, e);
@@ -618,7 +632,7 @@ int64_t sf__block_cache_replace(sf_block_cache *c, const sf_cache_key *key, sf_b
     int64_t more = 0;
 
     pthread_mutex_lock(&s->lock);
-    if (kept_buf(key)) {
+    if (is_kept(key)) {
         sf__buf_acquire(buf);
         was = atomic_exchange(&key->table->blocks[key->block], (uintptr_t)buf | SF_BLOCK_KEPT);
     }

@@ -687,6 +687,64 @@ static void *find(void *arg)
     return NULL;
 }
 
+/* What a table keeps is let go while others look for it under the lock of a shard, which the table does not take. */
+struct looker {
+    struct world *w;
+    sf_block_table *t;
+    atomic_bool *stop;
+    unsigned wrong;
+};
+
+static void *look_for_kept(void *arg)
+{
+    struct looker *l = arg;
+
+    while (!atomic_load(l->stop))
+        for (uint64_t no = 0; no < KEPT_BLOCKS; no++) {
+            sf_cache_key key = placed(l->t, no);
+            sf_buf *b = no % 2 ? sf__block_cache_get(l->w->cache, &key) : sf__block_cache_peek(l->w->cache, &key);
+
+            l->wrong += b && (b->data[0] != no || b->data[BLOCK - 1] != no);
+            sf__buf_release(b);
+        }
+    return NULL;
+}
+
+static void what_is_kept_goes_while_others_look(void **state)
+{
+    struct world w;
+    struct looker lookers[2];
+    pthread_t threads[2];
+    atomic_bool stop;
+    sf_block_table *t;
+
+    begin(&w, 400 * KIB);
+    t = sf__block_table_new(w.cache, KEPT_BLOCKS, true);
+    assert_non_null(t);
+    atomic_init(&stop, false);
+    for (unsigned i = 0; i < 2; i++) {
+        lookers[i] = (struct looker){&w, t, &stop, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, look_for_kept, &lookers[i]), 0);
+    }
+    for (unsigned round = 0; round < 2000; round++) {
+        for (uint64_t no = 0; no < KEPT_BLOCKS; no++) {
+            sf_cache_key key = placed(t, no);
+            sf_buf *b = buf_of(&w, no, BLOCK);
+
+            assert_true(sf__block_cache_keep(w.cache, &key, b));
+            sf__buf_release(b);
+        }
+        sf__block_table_let_go(t);
+    }
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(lookers[i].wrong, 0);
+    }
+    sf__block_table_close(t);
+    end(&w);
+}
+
 static void many_threads_find_right_blocks_in_tables(void **state)
 {
     struct world w;
@@ -946,6 +1004,7 @@ int main(void)
         cmocka_unit_test(a_child_finds_what_its_parent_kept),
         cmocka_unit_test(forks_beside_tables_that_come_and_go),
         cmocka_unit_test(tables_take_a_share_and_no_more),
+        cmocka_unit_test(what_is_kept_goes_while_others_look),
         cmocka_unit_test(many_threads_find_right_blocks_in_tables),
         cmocka_unit_test(room_is_made_however_often_all_blocks_are_found),
         cmocka_unit_test(many_threads_read_right_blocks),
