@@ -31,7 +31,7 @@ test: install-test
 check: install-test
 	@tools/test.sh quick
 
-# Measures everything, side by side with others, in ten minutes on two cores at rest: bench/results, docs/performance.md and what stands on it.
+# Measures everything, side by side with others, in 11 to 12 minutes on two cores at rest: bench/results, docs/performance.md and what stands on it.
 # LARGE=1: look-ups over ten million rows, too.
 bench: install-bench
 	@[ -e build-bench/build.ninja ] || $(MESON) setup build-bench --buildtype=release -Dpython=true -Dtests=false -Dexamples=false -Dcli=false >/dev/null

@@ -141,8 +141,11 @@ static int parse_value(struct args *a, const struct option_spec *o, const char *
         return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a whole number from %llu to %llu.",
                                 o->name, text, (unsigned long long)o->least, (unsigned long long)o->most);
     case VALUE_SECONDS:
-        if (parse_seconds(text, &g->real))
+        if (parse_seconds(text, &g->real) && g->real * 1000 >= (double)o->least)
             return 0;
+        if (o->least > 0)
+            return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a number of seconds from %g.",
+                                    o->name, text, (double)o->least / 1000);
         return args_usage_error(a->command, "Invalid value for '--%s': '%s' is not a number of seconds.", o->name, text);
     case VALUE_DURATION:
         return parse_duration(a->command, o, text, &g->number);

@@ -13,7 +13,7 @@ enum value_type {
     VALUE_FILE,     /* a path; completions know */
     VALUE_PAIR,     /* KEY=VALUE */
     VALUE_UINT,     /* `least` to `most` */
-    VALUE_SECONDS,  /* any number from 0 */
+    VALUE_SECONDS,  /* any number from 0, or from `least` thousandths of one */
     VALUE_DURATION, /* 7d or 24h */
     VALUE_CHOICE    /* one of `choices`, in any case */
 };
@@ -125,7 +125,7 @@ struct option_spec {
     char letter; /* 0: none */
     enum value_type type;
     const char *metavar;
-    uint64_t least, most; /* VALUE_UINT */
+    uint64_t least, most; /* VALUE_UINT; `least` of VALUE_SECONDS is in ms */
     const char *choices;  /* VALUE_CHOICE: "a|b|c" */
     bool repeats;
     const char *help;

@@ -13,20 +13,37 @@
 
 #define SETTINGS_MAX_BYTES (1u << 20)
 
-static bool complain(const char *fmt, ...) SF_PRINTF(1, 2);
-static bool complain(const char *fmt, ...)
+static void say(const char *kind, const char *fmt, va_list args)
 {
     struct text safe = {0};
     char one[2048];
+
+    vsnprintf(one, sizeof(one), fmt, args);
+    text_escaped(&safe, one, strlen(one));
+    fprintf(stderr, "%s: %s\n", kind, text_str(&safe));
+    text_free(&safe);
+}
+
+static bool complain(const char *fmt, ...) SF_PRINTF(1, 2);
+static bool complain(const char *fmt, ...)
+{
     va_list args;
 
     va_start(args, fmt);
-    vsnprintf(one, sizeof(one), fmt, args);
+    say("Error", fmt, args);
     va_end(args);
-    text_escaped(&safe, one, strlen(one));
-    fprintf(stderr, "Error: %s\n", text_str(&safe));
-    text_free(&safe);
     return false;
+}
+
+static void warn(const struct settings *s, const char *fmt, ...) SF_PRINTF(2, 3);
+static void warn(const struct settings *s, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    if (!s->quiet)
+        say("Warning", fmt, args);
+    va_end(args);
 }
 
 static const char *given_or_env(const struct args *a, enum option_id id, const char *name)
@@ -147,7 +164,87 @@ static bool number_at(const struct at *at, const char *key, bool whole, double l
     return true;
 }
 
+/* The name that is next to what somebody wrote: that itself, if it is one; NULL when none is near. */
+static const char *nearest(const char *written, const char *const *names)
+{
+    size_t least = 5; /* endpoint is four letters from endpoint_url */
+    const char *best = NULL;
+
+    for (; *names; names++) {
+        size_t d = text_distance(written, *names);
+
+        if (d < least && d < strlen(*names)) {
+            least = d;
+            best = *names;
+        }
+    }
+    return best;
+}
+
+/* Unknown keys are ignored (17.2), but not in silence: most are misspelled. */
+struct unknown {
+    const struct settings *s;
+    const char *path, *table;
+    const char *const *names;
+};
+
+static void warn_of_key(void *of, const char *key)
+{
+    const struct unknown *u = of;
+    const char *best = nearest(key, u->names);
+
+    if (best && strcmp(best, key) == 0)
+        return;
+    if (best)
+        warn(u->s, "%s: [%s] has no key '%s', which is ignored; did you mean '%s'?", u->path, u->table, key, best);
+    else
+        warn(u->s, "%s: [%s] has no key '%s', which is ignored", u->path, u->table, key);
+}
+
+static void warn_of_keys(const struct settings *s, const struct at *at, const char *const *names)
+{
+    toml_each_key(at->toml, at->table, warn_of_key, &(struct unknown){s, at->path, at->table, names});
+}
+
 /* ------------------------------------------------------------------ reader.toml ----------------------------------- */
+
+static const char *const reader_keys[] = {"current_url",
+                                          "s3_prefix",
+                                          "local_root",
+                                          "slate_env_file",
+                                          "credentials_profile",
+                                          "reader_backend",
+                                          "sqlite_mode",
+                                          "thread_safety",
+                                          "max_workers",
+                                          "pool_checkout_timeout",
+                                          "sqlite_auto_per_shard_threshold_bytes",
+                                          "sqlite_auto_total_budget_bytes",
+                                          NULL};
+static const char *const store_keys[] = {"backend", "dsn", "table_name", "pointer_table_name", "ensure_table", NULL};
+static const char *const output_keys[] = {"format", "value_encoding", "null_repr", NULL};
+static const struct {
+    const char *name;
+    const char *const *keys;
+} tables[] = {{"reader", reader_keys}, {"manifest_store", store_keys}, {"output", output_keys}};
+
+static void warn_of_table(void *of, const char *name)
+{
+    const struct unknown *u = of;
+
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+        if (strcmp(name, tables[i].name) == 0)
+            return;
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        const char *best = nearest(name, tables[i].keys);
+
+        if (best && strcmp(best, name) == 0) {
+            warn(u->s, "%s: '%s' is ignored: it belongs below [%s]", u->path, name, tables[i].name);
+            return;
+        }
+    }
+    warn(u->s, "%s: '%s' is ignored: there are [reader], [manifest_store] and [output]", u->path, name);
+}
 
 static char *copy_or_null(const char *text)
 {
@@ -237,6 +334,9 @@ static bool take_config(struct settings *s, const struct toml_document *toml, co
 {
     bool named = s->current_url;
 
+    toml_each_key(toml, NULL, warn_of_table, &(struct unknown){.s = s, .path = path});
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+        warn_of_keys(s, &(struct at){toml, path, tables[i].name}, tables[i].keys);
     return take_reader(s, &(struct at){toml, path, "reader"}, profile) &&
            take_manifest_store(s, &(struct at){toml, path, "manifest_store"}, named) &&
            take_output(s, &(struct at){toml, path, "output"});
@@ -300,9 +400,15 @@ static bool take_addressing(struct settings *s, const struct s3_setting *x)
     return true;
 }
 
-static const char *const s3_keys[] = {"endpoint_url",      "region",       "region_name",     "addressing_style",
-                                      "signature_version", "verify_ssl",   "connect_timeout", "read_timeout",
-                                      "max_attempts",      "request_payer"};
+/* Of profiles; those from the fourth on are --s3-option's, too. */
+static const char *const profile_keys[] = {"access_key_id",    "secret_access_key",
+                                           "session_token",    "endpoint_url",
+                                           "region",           "region_name",
+                                           "addressing_style", "signature_version",
+                                           "verify_ssl",       "connect_timeout",
+                                           "read_timeout",     "max_attempts",
+                                           "request_payer",    NULL};
+static const char *const *const s3_keys = profile_keys + 3;
 
 static bool take_s3(struct settings *s, const struct s3_setting *x)
 {
@@ -374,8 +480,9 @@ static bool take_profile(struct settings *s, const struct toml_document *toml, c
     s->s3.connect_timeout_ms = 10000;
     s->s3.read_timeout_ms = 30000;
     s->s3.max_retries = 2;
+    warn_of_keys(s, &at, profile_keys);
     where = cli_format("%s: [%s]", path, profile);
-    for (size_t i = 0; i < sizeof(s3_keys) / sizeof(s3_keys[0]) && good; i++) {
+    for (size_t i = 0; s3_keys[i] && good; i++) {
         struct s3_setting x = {where, s3_keys[i], NULL, toml_get(toml, profile, s3_keys[i])};
 
         x.text = x.v.kind == TOML_TEXT ? x.v.text : NULL;
@@ -387,21 +494,12 @@ static bool take_profile(struct settings *s, const struct toml_document *toml, c
 
 static bool take_s3_option(struct settings *s, const char *pair)
 {
-    const char *equals = strchr(pair, '='), *best = NULL;
+    const char *equals = strchr(pair, '=');
     char *key = cli_strndup(pair, (size_t)(equals - pair));
-    size_t least = 5; /* endpoint is four letters from endpoint_url */
-    bool good = true, known = false;
+    const char *best = nearest(key, s3_keys);
+    bool good;
 
-    for (size_t i = 0; i < sizeof(s3_keys) / sizeof(s3_keys[0]) && !known; i++) {
-        size_t d = text_distance(key, s3_keys[i]);
-
-        known = d == 0;
-        if (d < least) {
-            least = d;
-            best = s3_keys[i];
-        }
-    }
-    if (known)
+    if (best && strcmp(best, key) == 0)
         good = take_s3(s, &(struct s3_setting){"--s3-option", key, equals + 1, {TOML_NONE}});
     else if (best)
         good = complain("--s3-option: there is no setting '%s'; did you mean %s?", key, best);

@@ -55,7 +55,7 @@ const struct option_spec cli_options[OPT_COUNT] = {
     [OPT_DEEP] = {"deep", .type = VALUE_FLAG, .help = "Read every byte."},
     [OPT_KEYS] = {"keys", .type = VALUE_FLAG, .help = "Also compare rows, and print those that differ."},
     [OPT_JOBS] = {"jobs", 'j', VALUE_UINT, "N", .least = 1, .most = 256, .help = "Shards that are read at a time. Default: one per processor."},
-    [OPT_INTERVAL] = {"interval", .type = VALUE_SECONDS, .metavar = "SECONDS", .help = "Between two looks. Default: 5."},
+    [OPT_INTERVAL] = {"interval", .type = VALUE_SECONDS, .metavar = "SECONDS", .least = 100, .help = "Between two looks, 0.1 or more. Default: 5."},
     [OPT_CHANGES] = {"changes", .type = VALUE_UINT, .metavar = "N", .least = 1, .most = UINT64_MAX, .help = "End after so many changes."},
     [OPT_SCRIPT] = {"script", .type = VALUE_FILE, .metavar = "FILE", .help = "The script, in YAML; - is standard input."},
     [OPT_OUTPUT] = {"output", .type = VALUE_FILE, .metavar = "FILE", .help = "Write results to this file instead of standard output."},
@@ -581,7 +581,7 @@ const struct section cli_sections[] = {
               "(where copies of SQLite shards lie), credentials_profile, sqlite_mode, slate_env_file (a file of AWS_* variables that shards are reached "
               "with); [output] has format, value_encoding and null_repr (how "
               "a missing value is written). [manifest_store] has backend (s3 or postgres), dsn (a postgresql:// URL, or host=... dbname=...), table_name, "
-              "pointer_table_name and ensure_table (true: publish makes tables that are missing). Other keys are ignored. A password is better kept where libpq looks for it: ~/.pgpass, or PGPASSWORD.\n"
+              "pointer_table_name and ensure_table (true: publish makes tables that are missing). Other keys are ignored, with a warning. A password is better kept where libpq looks for it: ~/.pgpass, or PGPASSWORD.\n"
               "credentials.toml is looked for in the same places. Each table is a profile, of which credentials_profile, else \"default\" is "
               "used: endpoint_url, region, access_key_id, secret_access_key, session_token, addressing_style, signature_version, "
               "verify_ssl, connect_timeout, read_timeout, max_attempts. Without the file credentials come from the environment, as "

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <string>
 #include <string_view>
 
 #include <toml++/toml.h>
@@ -34,6 +35,15 @@ void toml_free(struct toml_document *t)
 bool toml_has_table(const struct toml_document *t, const char *table)
 {
     return t->root.get_as<toml::table>(table) != nullptr;
+}
+
+void toml_each_key(const struct toml_document *t, const char *table, toml_key_fn tell, void *of)
+{
+    const auto *in = table ? t->root.get_as<toml::table>(table) : &t->root;
+
+    if (in)
+        for (const auto &entry : *in)
+            tell(of, std::string(entry.first.str()).c_str());
 }
 
 struct toml_value toml_get(const struct toml_document *t, const char *table, const char *key)

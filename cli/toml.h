@@ -28,6 +28,10 @@ void toml_free(struct toml_document *t); /* takes NULL */
 bool toml_has_table(const struct toml_document *t, const char *table);
 struct toml_value toml_get(const struct toml_document *t, const char *table, const char *key);
 
+/* Tells of each key of `table` (NULL: of the document), in the order of their names. */
+typedef void (*toml_key_fn)(void *of, const char *key);
+void toml_each_key(const struct toml_document *t, const char *table, toml_key_fn tell, void *of);
+
 #ifdef __cplusplus
 }
 #endif

@@ -57,6 +57,12 @@ class InvalidArgumentError(ConfigValidationError, ValueError):
     """An argument or a location that the engine cannot work with."""
 
 
+class MissingColumnError(ConfigValidationError, KeyError):
+    """A data frame has no column of the name of the key's."""
+
+    __str__ = Exception.__str__  # KeyError's shows the text in quotes
+
+
 class ConditionFailedError(ManifestStoreError):
     """A conditional write lost: the object is not what the caller expected."""
 

@@ -328,7 +328,8 @@ def test_version() -> None:
         ("scan --shard -1", "is not a whole number"),
         ("diff 1", "Missing argument 'FROM TO'."),
         ("verify --jobs 0", "'0' is not a whole number from 1 to 256"),
-        ("watch --interval -1", "is not a number of seconds"),
+        ("watch --interval -1", "is not a number of seconds from 0.1."),
+        ("watch --interval 0", "'0' is not a number of seconds from 0.1."),
         ("scan --limit abc", "'abc' is not a whole number"),
         ("scan --limit -1", "'-1' is not a whole number"),
         ("scan --limit 0", "'0' is not a whole number from 1"),
@@ -583,6 +584,26 @@ def test_wrong_settings(text: str, message: str, tmp_path: Path) -> None:
     file.write_text(text)
     done = shardy("info", cwd=tmp_path, pointer=POINTER)
     assert done.returncode == 1 and done.stderr.startswith("Error: ") and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[reader]\ncurent_url = "x"', "[reader] has no key 'curent_url', which is ignored; did you mean 'current_url'?"),
+        ("[reader]\nCURRENT = 1", "[reader] has no key 'CURRENT', which is ignored"),
+        ('[output]\n"\\u001b" = 1', r"[output] has no key '\x1b', which is ignored"),
+        ('current_url = "x"', "'current_url' is ignored: it belongs below [reader]"),
+        ('[raeder]\ncurrent_url = "x"', "'raeder' is ignored: there are [reader], [manifest_store] and [output]"),
+    ],
+)
+def test_unknown_settings_are_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "reader.toml").write_text(text)
+    (tmp_path / "credentials.toml").write_text('[default]\nendpont_url = "http://127.0.0.1:1"\n')
+    (tmp_path / "credentials.toml").chmod(0o600)
+    done = shardy("info", cwd=tmp_path, pointer=POINTER)
+    wrong = "Warning: ./credentials.toml: [default] has no key 'endpont_url', which is ignored; did you mean 'endpoint_url'?"
+    assert done.returncode == 0 and done.stderr == f"Warning: ./reader.toml: {message}\n{wrong}\n"
+    assert shardy("--no-warn", "info", cwd=tmp_path, pointer=POINTER).stderr == ""
 
 
 def test_credentials_toml(server: S3Server, tmp_path: Path) -> None:
@@ -1492,7 +1513,7 @@ def test_stats() -> None:
 def test_watch(copy: Path) -> None:
     environment = HOME | {"SHARDY_CURRENT": str(copy)}
     with subprocess.Popen(
-        [str(SHARDY), "watch", "--interval", "0.02", "--changes", "2"],
+        [str(SHARDY), "watch", "--interval", "0.1", "--changes", "2"],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

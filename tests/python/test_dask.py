@@ -57,6 +57,10 @@ class TestDask(EngineCases):
     def options(self, **more: Any) -> Any:
         return DaskWriteOptions(**more)
 
+    def test_shards_without_their_key_column(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigValidationError, match=r"^Key column `id` not found in DataFrame columns: \['v'\]$"):
+            self.write(table(3).select(["v"]), tmp_path / "s")
+
     def test_one_shard_without_its_key_column(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigValidationError, match=r"Key column `id` not found in DataFrame columns: \['v'\]"):
             self.engine.write_single_db(frame(table(3).select(["v"])), config(tmp_path / "s", SingleDbWriteConfig), BINARY)

@@ -848,6 +848,18 @@ def test_folders_of_parquet_files(place: Place, tmp_path: Path) -> None:
     assert place.read([1, 2, 3]) == [b"a", b"b", b"c"]
 
 
+def test_frames_are_no_rows(place: Place) -> None:
+    pa, pl = (pytest.importorskip(name) for name in ("pyarrow", "polars"))
+    table = pa.table({"k": [1], "v": [b""]})
+    rows = PythonRecordInput[Any](key_fn=lambda row: row, value_fn=lambda row: b"")
+    for frame, call in ((table.to_pandas(), "itertuples()"), (pl.from_arrow(table), "iter_rows(named=True)"), (table, "to_pylist()")):
+        with pytest.raises(ConfigValidationError) as caught:
+            place.write(frame, rows)
+        assert str(caught.value).endswith(f", or pass records.{call}")
+    place.write(pl.Series([1, 2]), rows)
+    assert place.read([1, 2]) == [b"", b""]
+
+
 def test_bad_arrow_records(place: Place) -> None:
     pa, duckdb = (pytest.importorskip(name) for name in ("pyarrow", "duckdb"))
     table, *_ = arrow_tables()["table"]

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from dask.callbacks import Callback
 
+from shardyfusion._storage_errors import MissingColumnError
 from shardyfusion.errors import ConfigValidationError, ShardyfusionError
 from shardyfusion.writer._failures import gave_up, raised_in_task
 from shardyfusion.writer._progress import raise_if_set
@@ -69,6 +70,10 @@ def build(work: BuildShards, exchange: Exchange, pieces: Pieces, shard: int) -> 
 
 
 # ---------------------------------------------------------------- on the driver
+
+
+def missing_key_column(name: str, columns: list[str]) -> str:
+    return f"Key column `{name}` not found in DataFrame columns: {columns}"
 
 
 class DaskJob:
@@ -155,6 +160,9 @@ class DaskJob:
     def partitions(self, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
         """Of the frame's columns, whose names are texts from then on."""
         names = {str(name): name for name in self._ddf.columns}
+        for name in columns or ():
+            if name not in names and name not in self._ddf.columns:
+                raise MissingColumnError(missing_key_column(name, list(names)))
         chosen = self._ddf if columns is None else self._ddf[[names.get(name, name) for name in columns]]
         return enumerate(chosen.to_delayed())
 

@@ -6,11 +6,11 @@ import math
 from types import TracebackType
 from typing import Any
 
+from shardyfusion._storage_errors import MissingColumnError
 from shardyfusion.config import ColumnWriteInput, SingleDbWriteConfig, SingleDbWriteOptions
-from shardyfusion.errors import ConfigValidationError
 from shardyfusion.manifest import BuildResult
 from shardyfusion.writer._engines import check_arguments, is_built_in, run_job
-from shardyfusion.writer.dask._job import SingleDbJob
+from shardyfusion.writer.dask._job import SingleDbJob, missing_key_column
 
 __all__ = ["DaskCacheContext", "write_single_db"]
 
@@ -48,7 +48,7 @@ def write_single_db(
     check_arguments(SingleDbWriteConfig, config, input, options, SingleDbWriteOptions)
     columns = [str(name) for name in ddf.columns]
     if input.key_col not in columns:
-        raise ConfigValidationError(f"Key column `{input.key_col}` not found in DataFrame columns: {columns}")
+        raise MissingColumnError(missing_key_column(input.key_col, columns))
     sort = options.sort_keys and not is_built_in(config)
     sort_here = sort and ddf.dtypes[input.key_col] == "object"  # bytes or a mixture, which Dask cannot sort
     sort = sort and not sort_here

@@ -88,7 +88,7 @@ def plan_hash_sharded(
 ) -> Plan:
     """Checks everything that can be checked before the first row."""
     options = PythonWriteOptions() if options is None else options
-    _check_arguments(HashShardedWriteConfig, config, input, options)
+    _check_arguments(HashShardedWriteConfig, records, config, input, options)
     countable = not isinstance(input, ArrowRecordInput) or hasattr(records, "__arrow_c_stream__")  # paths and batches are no rows
     return Plan(config, options, resolve_num_dbs(config, records if countable else None), _key_col(input))
 
@@ -98,7 +98,7 @@ def plan_cel_sharded(
 ) -> Plan:
     """The same for CEL."""
     options = PythonWriteOptions() if options is None else options
-    _check_arguments(CelShardedWriteConfig, config, input, options)
+    _check_arguments(CelShardedWriteConfig, records, config, input, options)
     cel = resolve_cel(config)
     if options.parallel and cel["mode"] == "inferred":
         raise ConfigValidationError(
@@ -119,7 +119,9 @@ def _key_col(input: Any) -> str:
     return input.key_col if isinstance(input, ArrowRecordInput) else "_key"
 
 
-def _check_arguments(wanted: type[BaseShardedWriteConfig], config: Any, input: Any, options: Any) -> None:
+def _check_arguments(
+    wanted: type[BaseShardedWriteConfig], records: object, config: Any, input: Any, options: Any
+) -> None:
     if not isinstance(config, wanted):
         raise ConfigValidationError(f"config must be {wanted.__name__}, not {type(config).__name__}")
     if not isinstance(input, PythonRecordInput | ArrowRecordInput):
@@ -133,3 +135,15 @@ def _check_arguments(wanted: type[BaseShardedWriteConfig], config: Any, input: A
         raise ConfigValidationError(
             "kv.profile_value_sizes_for_page_size is not supported by the Python writer; use SqliteFactory(page_size='auto')"
         )
+    if isinstance(input, PythonRecordInput) and hasattr(records, "__arrow_c_stream__") and hasattr(records, "columns"):
+        raise ConfigValidationError(
+            f"records of type {type(records).__name__} are columns to PythonRecordInput, not rows: use "
+            f"ArrowRecordInput(key_col=..., value_col=...), or pass {_rows_of(records)}"
+        )
+
+
+def _rows_of(frame: object) -> str:
+    for call in ("itertuples()", "iter_rows(named=True)", "to_pylist()"):
+        if hasattr(frame, call.partition("(")[0]):
+            return f"records.{call}"
+    return "an iterable of rows"
