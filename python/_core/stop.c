@@ -16,12 +16,13 @@ void stop_raise(PyObject *result)
 }
 
 #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
-/* As it was made, and nobody else's, its arguments included. */
+/* As we left it, and nobody else's, its arguments included. What we put into it runs no Python when it goes. */
 static inline bool is_spare(const PyStopIterationObject *s)
 {
     return s && Py_REFCNT(s) == 1 && !s->dict && !s->notes && !s->traceback && !s->context && !s->cause &&
            !s->suppress_context && PyTuple_CheckExact(s->args) && Py_REFCNT(s->args) == 1 &&
-           PyTuple_GET_SIZE(s->args) == 1;
+           PyTuple_GET_SIZE(s->args) == 1 && PyTuple_GET_ITEM(s->args, 0) == s->value &&
+           (s->value == Py_None || PyBytes_CheckExact(s->value));
 }
 
 static bool spare_is_there(native_state *st)
@@ -45,6 +46,9 @@ static inline void fill(PyStopIterationObject *s, PyObject *value)
     PyObject *was = PyTuple_GET_ITEM(s->args, 0);
 
     PyTuple_SET_ITEM(s->args, 0, Py_NewRef(value));
+#if PY_VERSION_HEX >= 0x030E0000 /* tuples keep their hash */
+    ((PyTupleObject *)s->args)->ob_hash = -1;
+#endif
     Py_DECREF(was);
     Py_XSETREF(s->value, value);
 }

@@ -124,6 +124,48 @@ def test_who_steps_by_hand_may_keep_what_is_raised(core, rows, step, see):
     assert stop_of(step, core.get("none")).value is None
 
 
+def await_traced(op, see=lambda stop: None) -> object:
+    """The result, where a tracer sees what the operation raises with it."""
+
+    async def by_await():
+        return await op
+
+    def trace(frame, event, arg):
+        if event == "exception" and frame.f_code is by_await.__code__:
+            see(arg[1])
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        by_await().send(None)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        sys.settrace(before)
+
+
+def test_what_a_tracer_hashes_has_its_own_hash_again(core, rows):
+    hashes = []
+    ops = [core.get(key) for key, _ in rows[:4]]  # all are kept, and so what they raise
+    for op, (_, value) in zip(ops, rows):
+        assert await_traced(op, lambda stop, v=value: stop.args == (v,) and hashes.append(hash(stop.args) == hash((v,)))) == value
+    assert hashes == [True] * 4
+
+
+@pytest.mark.parametrize("put", ["value", "args"])
+def test_what_a_tracer_puts_into_it_changes_no_other_answer(core, rows, put):
+    class Gone:
+        def __del__(self):
+            answers.append(await_traced(ops[1]))
+
+    answers = []
+    ops = [core.get(key) for key, _ in rows[:3]]
+    await_traced(ops[0], lambda stop: setattr(stop, put, Gone() if put == "value" else (Gone(),)))
+    assert await_traced(ops[2]) == rows[2][1]
+    assert answers == [rows[1][1]]
+
+
 async def test_what_was_awaited_is_the_callers_alone(core, rows):
     key, value = rows[0]
     got, own = await core.get(key), bytes(bytearray(value))
