@@ -121,6 +121,7 @@ typedef struct sf_scan_fill {
 /* Bringing all that look-ups may need of a shard to where it stays. Embedded by its owner. */
 typedef struct sf_shard_resident {
     sf_residency where; /* not NONE */
+    int64_t since_us;   /* all that is part of this began no earlier (sf__clock_files_us()) */
     uint64_t deadline_ns;
     atomic_uint_fast64_t *bytes; /* counts what has come */
     void (*done)(struct sf_shard_resident *op);

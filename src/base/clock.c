@@ -20,6 +20,11 @@ int64_t sf__clock_unix_us(void)
     return read_ns(CLOCK_REALTIME) / 1000;
 }
 
+int64_t sf__clock_files_us(void)
+{
+    return read_ns(CLOCK_REALTIME_COARSE) / 1000;
+}
+
 uint64_t sf__deadline_in_ms(int64_t ms)
 {
     uint64_t now = sf__clock_mono_ns();

@@ -767,7 +767,7 @@ static bool own_make(sf_disk_cache *c)
         return false;
     sf__extent_file_init(&f, c->file_bytes, salt);
     sf__extent_file_encode(&f, header);
-    sf__image_folder_shrink(c->folder, 0, c->max_bytes / 2); /* whoever wrote them may have had more room */
+    sf__image_folder_shrink(c->folder, 0, c->max_bytes / 2, INT64_MAX); /* whoever wrote them may have had more room */
     if (make_room(c, c->file_bytes, &number))
         fd = open_file(c, number, O_RDWR | O_CREAT | O_EXCL);
     if (fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) != 0 || ftruncate(fd, (off_t)f.bytes) != 0 || !write_all(fd, &v, 1, 0))) {

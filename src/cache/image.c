@@ -18,6 +18,7 @@
 
 #define MAX_BLOCK_BYTES (sizeof(sf_buf) + SF_LIMIT_BLOCK_BYTES + (64u << 10)) /* with what stands in front */
 #define STAGED_BYTES (1u << 20)                                               /* written at once */
+#define SYNCED_BYTES (UINT64_C(32) << 20)                                     /* the same, to the disk */
 
 /* Not in <linux/magic.h> of every system. */
 #define MAGIC_XFS 0x58465342
@@ -153,8 +154,8 @@ static enum verdict check(const sf_image *m, int fd, uint64_t *bytes)
     return verdict;
 }
 
-/* MAPPED, or NONE. What is bad goes, so that it can be made again. */
-static void try_map(sf_image *m)
+/* MAPPED, or NONE. What is bad goes. False: there may be one that is good, which others map: so it is not made again. */
+static bool try_map(sf_image *m)
 {
     char name[SF_IMAGE_NAME_BYTES];
     uint64_t bytes = 0;
@@ -164,7 +165,7 @@ static void try_map(sf_image *m)
     sf__image_name(m->object, SF_IMAGE_SUFFIX, name);
     fd = SF_FD(openat(folder_of(m), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd < 0)
-        return;
+        return errno == ENOENT || errno == ELOOP;
     verdict = check(m, fd, &bytes);
     if (verdict == GOOD)
         m->mapping = sf__buf_mapping_new(fd, (size_t)bytes);
@@ -175,6 +176,7 @@ static void try_map(sf_image *m)
     if (verdict == BAD && is_named(folder_of(m), name, fd))
         unlinkat(folder_of(m), name, 0);
     close(fd);
+    return verdict == BAD;
 }
 
 /* ------------------------------------------------------------------ claiming ------------------------------------- */
@@ -197,22 +199,22 @@ static void try_lock(sf_image *m)
     m->making = SF_FD(openat(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
     if (m->making < 0)
         return;
-    if (is_ours(m->making, &st) && flock(m->making, LOCK_EX | LOCK_NB) == 0) {
-        m->state = SF_IMAGE_OTHERS;
-    } else { /* a file system without locks has none of these files */
-        m->state = errno == EWOULDBLOCK ? SF_IMAGE_OTHERS : SF_IMAGE_NONE;
+    if (is_ours(m->making, &st)) /* a file system without locks has none of these files */
+        m->state = flock(m->making, LOCK_EX | LOCK_NB) == 0 ? SF_IMAGE_OURS
+                   : errno == EWOULDBLOCK                   ? SF_IMAGE_OTHERS
+                                                            : SF_IMAGE_NONE;
+    if (m->state != SF_IMAGE_OURS) {
         close(m->making);
         m->making = -1;
         return;
     }
     if (is_named(folder, name, m->making) && fstat(m->making, &st) == 0) {
-        if (st.st_size == 0) {
-            m->state = SF_IMAGE_OURS;
+        if (st.st_size == 0)
             return;
-        }
         unlinkat(folder, name, 0);
     }
     making_drop(m);
+    m->state = SF_IMAGE_OTHERS;
 }
 
 static void give_up(sf_image *m)
@@ -230,22 +232,32 @@ static bool fits(const sf_image *m, uint64_t expected_bytes)
     return m->blocks > 0 && expected_bytes <= most_bytes(m) && sf__image_begin(m->blocks) <= most_bytes(m);
 }
 
+/* It may have come in between. */
+static void look_again(sf_image *m)
+{
+    sf_image_state state;
+
+    m->state = SF_IMAGE_NONE;
+    if (try_map(m)) {
+        m->state = SF_IMAGE_OURS;
+        return;
+    }
+    state = m->state;
+    give_up(m);
+    m->state = state;
+}
+
 void sf__image_claim(sf_image *m, uint64_t expected_bytes)
 {
     m->state = SF_IMAGE_NONE;
     m->making = -1;
     if (!fits(m, expected_bytes) || !is_local(folder_of(m)))
         return;
-    try_map(m);
-    if (m->state == SF_IMAGE_NONE)
-        try_lock(m);
-    if (m->state != SF_IMAGE_OURS)
+    if (!try_map(m))
         return;
-    try_map(m); /* it may have come in between */
-    if (m->state == SF_IMAGE_MAPPED) {
-        give_up(m);
-        m->state = SF_IMAGE_MAPPED;
-    }
+    try_lock(m);
+    if (m->state == SF_IMAGE_OURS)
+        look_again(m);
 }
 
 /* ------------------------------------------------------------------ writing -------------------------------------- */
@@ -254,8 +266,9 @@ struct writer {
     const sf_image *image;
     sf_image_file f;
     uint8_t *slots, *staged;
-    size_t n;    /* bytes that are staged, */
-    uint64_t at; /* for here on */
+    size_t n;          /* bytes that are staged, */
+    uint64_t at;       /* for here on */
+    uint64_t unsynced; /* bytes before them */
 };
 
 static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t off)
@@ -274,11 +287,24 @@ static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t off)
     return true;
 }
 
+/* What the disk does not take is noticed here, and not when the page is read again. A part at a time, so that whoever waits for it can stop it. */
+static bool write_some(struct writer *w, const void *p, size_t n)
+{
+    bool ok = write_all(w->image->making, p, n, w->at);
+
+    w->at += n;
+    w->unsynced += n;
+    if (ok && w->unsynced >= SYNCED_BYTES) {
+        ok = fdatasync(w->image->making) == 0;
+        w->unsynced = 0;
+    }
+    return ok;
+}
+
 static bool flush(struct writer *w)
 {
-    bool ok = write_all(w->image->making, w->staged, w->n, w->at);
+    bool ok = write_some(w, w->staged, w->n);
 
-    w->at += w->n;
     w->n = 0;
     return ok;
 }
@@ -287,10 +313,8 @@ static bool put(struct writer *w, const void *p, size_t n)
 {
     if (n > STAGED_BYTES - w->n && !flush(w))
         return false;
-    if (n > STAGED_BYTES) {
-        w->at += n;
-        return write_all(w->image->making, p, n, w->at - n);
-    }
+    if (n > STAGED_BYTES)
+        return write_some(w, p, n);
     memcpy(w->staged + w->n, p, n);
     w->n += n;
     return true;
@@ -306,7 +330,7 @@ static bool put_block(struct writer *w, uint32_t i, const sf_buf *buf)
     uint8_t *whole;
     bool ok;
 
-    if (len > MAX_BLOCK_BYTES || slot.at + sf__image_room(len) > most_bytes(m))
+    if (len > MAX_BLOCK_BYTES || slot.at + sf__image_room(len) > w->f.bytes)
         return false;
     whole = sf__alloc(m->alloc, len);
     if (!whole)
@@ -341,17 +365,36 @@ static bool put_head(struct writer *w)
     size_t slot_bytes = (size_t)m->blocks * SF_IMAGE_SLOT;
     uint8_t header[SF_IMAGE_UNIT];
 
-    w->f.bytes = w->at;
     w->f.slots_hash = sf__image_slots_hash(&w->f, sf_bytes_of(w->slots, slot_bytes));
     sf__image_file_encode(&w->f, header);
-    return write_all(m->making, w->slots, slot_bytes, SF_IMAGE_UNIT) && write_all(m->making, header, sizeof(header), 0);
+    return w->at == w->f.bytes && write_all(m->making, w->slots, slot_bytes, SF_IMAGE_UNIT) &&
+           write_all(m->making, header, sizeof(header), 0) && fdatasync(m->making) == 0;
 }
 
+/* Of all of the file. */
+static bool count_bytes(const sf_image *m, uint64_t *out)
+{
+    bool ok = true;
+
+    *out = sf__image_begin(m->blocks);
+    for (uint32_t i = 0; ok && i < m->blocks; i++) {
+        sf_buf *buf = m->get(m->ctx, i);
+
+        ok = buf != NULL;
+        if (ok)
+            *out += sf__image_room(sizeof(*buf) + buf->front + buf->n);
+        sf__buf_release(buf);
+    }
+    return ok;
+}
+
+/* The file has its size from then on, so that others count it. */
 static bool make_room(const sf_image *m, uint64_t bytes)
 {
     int folder = SF_FD(openat(folder_of(m), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     bool ok = folder >= 0 && sf__private_folder_lock(folder, LOCK_EX) &&
-              sf__image_folder_shrink(folder, bytes, most_bytes(m)) && sf__disk_cache_make_room(m->cache, bytes);
+              sf__image_folder_shrink(folder, bytes, most_bytes(m), m->since_us) &&
+              sf__disk_cache_make_room(m->cache, bytes) && ftruncate(m->making, (off_t)bytes) == 0;
 
     if (folder >= 0) {
         sf__private_folder_lock(folder, LOCK_UN);
@@ -360,7 +403,7 @@ static bool make_room(const sf_image *m, uint64_t bytes)
     return ok;
 }
 
-static bool write_file(const sf_image *m, uint64_t expected_bytes)
+static bool write_file(const sf_image *m)
 {
     struct writer w = {.image = m, .f = {.object = m->object, .blocks = m->blocks}, .at = sf__image_begin(m->blocks)};
     char making[SF_IMAGE_NAME_BYTES], name[SF_IMAGE_NAME_BYTES];
@@ -371,21 +414,21 @@ static bool write_file(const sf_image *m, uint64_t expected_bytes)
     w.slots = sf__calloc(m->alloc, m->blocks, SF_IMAGE_SLOT);
     w.staged = sf__alloc(m->alloc, STAGED_BYTES);
     ok = w.slots && w.staged && getrandom(&w.f.salt, sizeof(w.f.salt), 0) == (ssize_t)sizeof(w.f.salt) &&
-         make_room(m, w.at + expected_bytes) && put_blocks(&w) && put_head(&w) && make_room(m, 0) &&
+         count_bytes(m, &w.f.bytes) && make_room(m, w.f.bytes) && put_blocks(&w) && put_head(&w) &&
          renameat(folder_of(m), making, folder_of(m), name) == 0;
     sf__free(m->alloc, w.slots);
     sf__free(m->alloc, w.staged);
     return ok;
 }
 
-void sf__image_write(sf_image *m, uint64_t expected_bytes)
+void sf__image_write(sf_image *m)
 {
-    if (!write_file(m, expected_bytes)) {
+    if (!write_file(m)) {
         give_up(m);
         return;
     }
     m->state = SF_IMAGE_NONE;
-    try_map(m);
+    (void)try_map(m);
     making_drop(m);
 }
 

@@ -23,6 +23,8 @@ typedef struct sf_image {
     sf_disk_cache *cache; /* borrowed */
     sf_hash128 object;    /* names it for good */
     uint32_t blocks;
+    int64_t since_us;     /* files that were mapped since then (sf__clock_files_us()) do not make room: whoever has one
+                           * mapped has it on disk, too, whatever that may take */
     uint64_t deadline_ns; /* then, and once it is `unwanted`, what is under way ends as NONE */
     atomic_bool unwanted; /* any thread */
     /* Whether it is that block, with what whoever made it knows about it: `buf` may not be acquired. */
@@ -41,7 +43,7 @@ typedef struct sf_image {
 /* `expected_bytes` of blocks: what takes more than half of what the disk cache may have is not written. */
 void sf__image_claim(sf_image *m, uint64_t expected_bytes);
 /* OURS. MAPPED then, or NONE: the disk is full, say. */
-void sf__image_write(sf_image *m, uint64_t expected_bytes);
+void sf__image_write(sf_image *m);
 /* MAPPED. Borrowed; a reference on it keeps all of the mapping. Any thread. */
 sf_buf *sf__image_block(const sf_image *m, uint32_t block);
 /* A claim that was not used is given up. Takes a zeroed one. Any thread, does not wait. */

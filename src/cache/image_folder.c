@@ -21,13 +21,8 @@ struct found {
     uint64_t bytes; /* of all that is there */
     bool sweep;     /* what nobody writes any more goes */
     char oldest[NAME_BYTES];
-    struct timespec since;
+    int64_t used_us; /* it */
 };
-
-static bool is_older(struct timespec a, struct timespec b)
-{
-    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
-}
 
 /* Whoever writes it has it locked. */
 static bool sweep(int folder, const char *name)
@@ -51,6 +46,7 @@ static void take(struct found *w, int folder, const char *name)
 {
     bool made = is_image(name, SF_IMAGE_SUFFIX);
     struct stat st;
+    int64_t used_us;
 
     if ((!made && !is_image(name, SF_IMAGE_MAKING_SUFFIX)) || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
         !S_ISREG(st.st_mode))
@@ -58,9 +54,10 @@ static void take(struct found *w, int folder, const char *name)
     if (!made && w->sweep && sweep(folder, name))
         return;
     w->bytes += (uint64_t)st.st_size;
-    if (made && (w->oldest[0] == '\0' || is_older(st.st_mtim, w->since))) {
+    used_us = (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000;
+    if (made && (w->oldest[0] == '\0' || used_us < w->used_us)) {
         memcpy(w->oldest, name, NAME_DIGITS + sizeof(SF_IMAGE_SUFFIX)); /* with what ends it */
-        w->since = st.st_mtim;
+        w->used_us = used_us;
     }
 }
 
@@ -84,13 +81,13 @@ uint64_t sf__image_folder_bytes(int folder)
     return look(folder, false).bytes;
 }
 
-bool sf__image_folder_shrink(int folder, uint64_t more, uint64_t most)
+bool sf__image_folder_shrink(int folder, uint64_t more, uint64_t most, int64_t since_us)
 {
     struct found w = look(folder, true);
 
     if (more > most)
         return false;
-    while (w.bytes > most - more && w.oldest[0] != '\0' && unlinkat(folder, w.oldest, 0) == 0)
+    while (w.bytes > most - more && w.oldest[0] != '\0' && w.used_us < since_us && unlinkat(folder, w.oldest, 0) == 0)
         w = look(folder, false);
     return w.bytes <= most - more;
 }

@@ -19,6 +19,7 @@ struct ready_call {
     sf_snapshot *snapshot; /* acquired */
     uint32_t next;         /* shard */
     unsigned let_go;       /* the snapshot's, when it began */
+    int64_t since_us;      /* when that was */
     sf_shard *running;     /* NULL: none */
     sf_shard_resident op;
 };
@@ -68,6 +69,7 @@ static void ready_go(struct ready_call *q)
     q->running = s->shards[q->next++];
     q->op = (sf_shard_resident){
         .where = q->reader->source->residency,
+        .since_us = q->since_us,
         .deadline_ns = q->call.deadline_ns,
         .bytes = &q->progress->bytes,
         .done = ready_shard_done,
@@ -105,6 +107,7 @@ static void ready_start(sf_call *c)
     sf_error e = SF_ERROR_INIT;
 
     q->let_go = q->snapshot->let_go;
+    q->since_us = sf__clock_files_us();
     if (q->reader->source->residency == SF_RESIDENCY_NONE)
         q->next = q->snapshot->num_dbs;
     else

@@ -335,6 +335,22 @@ def test_without_room_on_disk_each_has_its_own(tmp_path: Path) -> None:
         assert not list(tmp_path.joinpath("extents").glob("*.blocks"))
 
 
+def test_with_room_on_disk_for_a_part_the_same_part_is_shared(tmp_path: Path) -> None:
+    """What does not fit puts nothing out that is mapped: it would stay on disk, without a name, once more for each process."""
+    with s3_server() as server:
+        published(server.folder / "scratch" / "large", SHARED_ROWS)
+        found = []
+        together = []
+        for _ in range(2):
+            together.append(Sharing(server.endpoint, tmp_path, disk_mib=2))
+            figures = together[-1].ready()
+            assert SHARED_BYTES / 4 < figures[2] <= 1 << 20, figures
+            found.append([(file.name, file.stat().st_ino) for file in tmp_path.joinpath("extents").glob("*.blocks")])
+        assert found[0] == found[1] and len(found[0]) == 1
+        for process in together:
+            process.end()
+
+
 async def test_index_is_there_when_it_is_open(counted: Proxy, tmp_path: Path) -> None:
     async with cached("slatedb-hash-u64be", counted, tmp_path, residency="index") as reader:
         counted.log.reset()

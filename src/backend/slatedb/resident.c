@@ -261,7 +261,7 @@ static void images_begin(struct slatedb_resident *r)
     while (r->images && find_missing(r)) { /* what is there already stays as it is */
         sf_sst_image *m = &r->images[r->sst];
 
-        m->waits = sf__sst_image_init(m, &v->ssts[r->sst], r->shard->base.cache, r->op->deadline_ns, a);
+        m->waits = sf__sst_image_init(m, &v->ssts[r->sst], r->shard->base.cache, r->op->since_us, r->op->deadline_ns, a);
         r->sst++;
         r->block = 0;
     }

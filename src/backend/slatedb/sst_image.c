@@ -29,8 +29,8 @@ static sf_buf *get(void *ctx, uint32_t block)
     return sf__sst_block_cached(m->sst, block, m->cache);
 }
 
-bool sf__sst_image_init(sf_sst_image *m, const sf_sst *sst, sf_block_cache *cache, uint64_t deadline_ns,
-                        const sf_allocator *a)
+bool sf__sst_image_init(sf_sst_image *m, const sf_sst *sst, sf_block_cache *cache, int64_t since_us,
+                        uint64_t deadline_ns, const sf_allocator *a)
 {
     *m = (sf_sst_image){.sst = sst, .cache = cache};
     if (!sst->disk || !sst->disk->cache || a->realloc != sf__allocator_default.realloc || expected_bytes(sst) < MIN_BYTES)
@@ -39,6 +39,7 @@ bool sf__sst_image_init(sf_sst_image *m, const sf_sst *sst, sf_block_cache *cach
         .cache = sst->disk->cache,
         .object = sst->disk->object,
         .blocks = sst->index.count,
+        .since_us = since_us,
         .deadline_ns = deadline_ns,
         .holds = holds,
         .get = get,
@@ -59,7 +60,7 @@ static void write_run(sf_work *w)
 {
     sf_sst_image *m = sf_container_of(w, sf_sst_image, work);
 
-    sf__image_write(&m->image, expected_bytes(m->sst));
+    sf__image_write(&m->image);
 }
 
 static void work_done(sf_work *w)

@@ -21,8 +21,8 @@ typedef struct sf_sst_image {
 
 /* False: there is none: nothing of the SST lies on disk, it is small, or `a`, where its blocks are
  * allocated, is a caller's. All is borrowed, and outlives it. */
-bool sf__sst_image_init(sf_sst_image *m, const sf_sst *sst, sf_block_cache *cache, uint64_t deadline_ns,
-                        const sf_allocator *a);
+bool sf__sst_image_init(sf_sst_image *m, const sf_sst *sst, sf_block_cache *cache, int64_t since_us,
+                        uint64_t deadline_ns, const sf_allocator *a);
 /* The loop thread's; done() once, never inside. `image.state` says what came of it. */
 void sf__sst_image_claim(sf_sst_image *m, sf_loop *loop, void (*done)(void *ctx), void *ctx);
 void sf__sst_image_write(sf_sst_image *m, sf_loop *loop, void (*done)(void *ctx),

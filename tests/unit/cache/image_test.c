@@ -26,12 +26,12 @@
 
 /* ------------------------------------------------------------------ writes --------------------------------------- */
 
-static enum { WRITES_GO, KILL_BEFORE, KILL_HALFWAY, DISK_FULL } fate;
+static enum { WRITES_GO, KILL_BEFORE, KILL_HALFWAY, DISK_FULL, DISK_LOSES } fate;
 static atomic_int writes_left; /* before that */
 
 ssize_t pwrite(int fd, const void *p, size_t n, off_t off)
 {
-    bool due = fate != WRITES_GO && atomic_fetch_sub(&writes_left, 1) <= 0;
+    bool due = fate != WRITES_GO && fate != DISK_LOSES && atomic_fetch_sub(&writes_left, 1) <= 0;
 
     if (due && fate == DISK_FULL) {
         errno = ENOSPC;
@@ -45,6 +45,13 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t off)
             pause();
     }
     return syscall(SYS_pwrite64, fd, p, n, off);
+}
+
+int fdatasync(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return fate == DISK_LOSES ? -1 : 0;
 }
 
 /* ------------------------------------------------------------------ the world ------------------------------------ */
@@ -164,6 +171,7 @@ static sf_image image_of(struct world *w, uint64_t which)
     return (sf_image){.cache = w->cache,
                       .object = {7, which},
                       .blocks = BLOCKS,
+                      .since_us = INT64_MAX,
                       .deadline_ns = SF_NO_DEADLINE,
                       .holds = holds,
                       .get = get,
@@ -212,7 +220,7 @@ static void have(struct world *w, sf_image *m, uint64_t which, bool was_there)
     *m = image_of(w, which);
     assert_int_equal(claim(w, m), was_there ? SF_IMAGE_MAPPED : SF_IMAGE_OURS);
     if (!was_there)
-        sf__image_write(m, bytes_of(w));
+        sf__image_write(m);
     check_all(w, m);
 }
 
@@ -231,7 +239,7 @@ static void one_writes_and_all_map(void **state)
     assert_int_equal(claim(&other, &theirs), SF_IMAGE_OTHERS);
     sf__image_cleanup(&theirs);
     assert_int_equal(claim(&other, &theirs), SF_IMAGE_OTHERS);
-    sf__image_write(&mine, bytes_of(&w));
+    sf__image_write(&mine);
     check_all(&w, &mine);
     assert_int_equal(files(SF_IMAGE_MAKING_SUFFIX, false), 0);
     assert_int_equal(claim(&other, &theirs), SF_IMAGE_MAPPED);
@@ -261,17 +269,17 @@ static void a_claim_is_given_up(void **state)
     w.lacks = true;
     m = image_of(&w, 1);
     assert_int_equal(claim(&w, &m), SF_IMAGE_OURS);
-    sf__image_write(&m, bytes_of(&w));
+    sf__image_write(&m);
     assert_int_equal(m.state, SF_IMAGE_NONE);
     w.lacks = false;
     atomic_store(&m.unwanted, true);
     assert_int_equal(claim(&w, &m), SF_IMAGE_OURS);
-    sf__image_write(&m, bytes_of(&w));
+    sf__image_write(&m);
     assert_int_equal(m.state, SF_IMAGE_NONE);
     m.deadline_ns = 1;
     atomic_store(&m.unwanted, false);
     assert_int_equal(claim(&w, &m), SF_IMAGE_OURS);
-    sf__image_write(&m, bytes_of(&w));
+    sf__image_write(&m);
     assert_int_equal(m.state, SF_IMAGE_NONE);
     assert_int_equal(files("", false), 0);
     end(&w);
@@ -522,12 +530,12 @@ static void something_else_has_the_name(void **state)
         path_of(1, suffixes[n], path);
         assert_int_equal(mkdir(path, 0700), 0);
         if (claim(&w, &m) == SF_IMAGE_OURS)
-            sf__image_write(&m, bytes_of(&w));
+            sf__image_write(&m);
         assert_int_equal(m.state, SF_IMAGE_NONE);
         assert_int_equal(rmdir(path), 0);
         assert_int_equal(mkfifo(path, 0600), 0);
         if (claim(&w, &m) == SF_IMAGE_OURS) {
-            sf__image_write(&m, bytes_of(&w)); /* a file takes the place of what was never one */
+            sf__image_write(&m); /* a file takes the place of what was never one */
             check_all(&w, &m);
             sf__image_cleanup(&m);
         }
@@ -557,9 +565,7 @@ static void a_writer_is_killed(void **state)
                 m = image_of(&w, 1);
                 fate = fates[n];
                 atomic_store(&writes_left, nth);
-                _exit(claim(&w, &m) == SF_IMAGE_OURS && (sf__image_write(&m, bytes_of(&w)), m.state == SF_IMAGE_MAPPED)
-                          ? 0
-                          : 1);
+                _exit(claim(&w, &m) == SF_IMAGE_OURS && (sf__image_write(&m), m.state == SF_IMAGE_MAPPED) ? 0 : 1);
             }
             assert_int_equal(waitpid(child, &status, 0), child);
             killed = WIFSIGNALED(status);
@@ -610,12 +616,60 @@ static void a_full_disk(void **state)
         assert_int_equal(claim(&w, &m), SF_IMAGE_OURS);
         fate = DISK_FULL;
         atomic_store(&writes_left, nth);
-        sf__image_write(&m, bytes_of(&w));
+        sf__image_write(&m);
         fate = WRITES_GO;
         ended = m.state;
         sf__image_cleanup(&m);
         assert_int_equal(files("", true), ended == SF_IMAGE_MAPPED);
     }
+    end(&w);
+}
+
+/* What it took is not on it. */
+static void a_disk_that_loses_what_is_written(void **state)
+{
+    struct world w;
+    sf_image m;
+
+    begin(&w);
+    m = image_of(&w, 1);
+    assert_int_equal(claim(&w, &m), SF_IMAGE_OURS);
+    fate = DISK_LOSES;
+    sf__image_write(&m);
+    fate = WRITES_GO;
+    assert_int_equal(m.state, SF_IMAGE_NONE);
+    assert_int_equal(files("", true), 0);
+    end(&w);
+}
+
+/* Whoever cannot map a file does not make it again: others have that one in memory. */
+static void what_is_there_is_not_made_again(void **state)
+{
+    struct world w;
+    bool fired = true;
+    char path[160];
+    struct stat before, now;
+    sf_image m;
+
+    begin(&w);
+    have(&w, &m, 1, false);
+    sf__image_cleanup(&m);
+    path_of(1, SF_IMAGE_SUFFIX, path);
+    assert_int_equal(stat(path, &before), 0);
+    for (long nth = 0; fired; nth += TEST_STEP) {
+        heap_arm(&w.heap, nth);
+        sf__image_claim(&m, bytes_of(&w));
+        fired = w.heap.fired;
+        heap_arm(&w.heap, -1);
+        assert_int_equal(m.state, fired ? SF_IMAGE_NONE : SF_IMAGE_MAPPED);
+        sf__image_cleanup(&m);
+    }
+    atomic_store(&m.unwanted, true);
+    sf__image_claim(&m, bytes_of(&w));
+    assert_int_equal(m.state, SF_IMAGE_NONE);
+    assert_int_equal(stat(path, &now), 0);
+    assert_int_equal(now.st_ino, before.st_ino);
+    assert_int_equal(files("", true), 1);
     end(&w);
 }
 
@@ -630,7 +684,7 @@ static void no_memory(void **state)
 
         heap_arm(&w.heap, nth);
         if (claim(&w, &m) == SF_IMAGE_OURS)
-            sf__image_write(&m, bytes_of(&w));
+            sf__image_write(&m);
         fired = w.heap.fired;
         heap_arm(&w.heap, -1);
         assert_true(m.state == SF_IMAGE_MAPPED || (fired && m.state == SF_IMAGE_NONE));
@@ -673,12 +727,44 @@ static void they_stay_within_half(void **state)
     m = image_of(&w, 9);
     sf__image_claim(&m, 1000);
     assert_int_equal(m.state, SF_IMAGE_OURS);
-    sf__image_write(&m, 1000);
+    sf__image_write(&m);
     assert_int_equal(m.state, SF_IMAGE_NONE);
     w.block_bytes = 3000;
     check_all(&w, &first);
     sf__image_cleanup(&first);
     files("", true);
+    end(&w);
+}
+
+/* What a process maps is on its disk, whether it has a name or not. So one that needs more than there is maps as much as there is, and the next one maps the same. */
+static void what_was_mapped_since_stays(void **state)
+{
+    struct world w;
+    unsigned most = 0;
+    sf_image m;
+    bool fits;
+
+    begin(&w);
+    w.block_bytes = 3000;
+    for (unsigned round = 0; round < 2; round++) {
+        int64_t since_us = sf__clock_files_us();
+
+        for (uint64_t which = 1; which <= 6; which++) {
+            m = image_of(&w, which);
+            m.since_us = since_us;
+            if (claim(&w, &m) == SF_IMAGE_OURS)
+                sf__image_write(&m);
+            fits = round == 0 ? files(SF_IMAGE_SUFFIX, false) == which : which <= most;
+            assert_int_equal(m.state, fits ? SF_IMAGE_MAPPED : SF_IMAGE_NONE);
+            sf__image_cleanup(&m);
+        }
+        most = files(SF_IMAGE_SUFFIX, false);
+        assert_int_equal(files("", false), most);
+        assert_in_range(most, 3, 5);
+    }
+    have(&w, &m, 9, false); /* that came later */
+    sf__image_cleanup(&m);
+    assert_int_equal(files("", true), most);
     end(&w);
 }
 
@@ -708,8 +794,11 @@ int main(void)
         IN_FOLDER(a_writer_is_killed),
         IN_FOLDER(what_is_left_behind_goes),
         IN_FOLDER(a_full_disk),
+        IN_FOLDER(a_disk_that_loses_what_is_written),
+        IN_FOLDER(what_is_there_is_not_made_again),
         IN_FOLDER(no_memory),
         IN_FOLDER(they_stay_within_half),
+        IN_FOLDER(what_was_mapped_since_stays),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
