@@ -6,7 +6,8 @@
  *
  * All keys begin with a prefix. A head is the next 2, 4 or 8 bytes of a key as a number that sorts like them, a shorter rest filled up with
  * zeroes. What a row shares with another row's key lies in prefix and head, so that these and its suffix decide; and where no key is
- * longer than these, they and the key's length. Made of a block that was checked, and never stored. Pure; any thread. */
+ * longer than these, they and the key's length. Made of a block that was checked; files that processes map have it, too (cache/image_file.h), and there it
+ * is believed only where it is what would be made. Pure; any thread. */
 #ifndef SF_BACKEND_SLATEDB_FORMAT_BLOCK_DIR_H
 #define SF_BACKEND_SLATEDB_FORMAT_BLOCK_DIR_H
 
