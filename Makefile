@@ -8,7 +8,7 @@ all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
 
 $(BUILD)/build.ninja: | install-build
-	$(MESON) setup $(BUILD) --buildtype=release
+	$(MESON) setup $(BUILD) --buildtype=release -Dtests=false
 
 .PHONY: install-build install-test install-bench
 install-build:
