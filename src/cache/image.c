@@ -165,7 +165,7 @@ static bool try_map(sf_image *m)
     sf__image_name(m->object, SF_IMAGE_SUFFIX, name);
     fd = SF_FD(openat(folder_of(m), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd < 0)
-        return errno == ENOENT || errno == ELOOP;
+        return !sf__errno_is_exhausted(errno) && errno != ENOMEM;
     verdict = check(m, fd, &bytes);
     if (verdict == GOOD)
         m->mapping = sf__buf_mapping_new(fd, (size_t)bytes);

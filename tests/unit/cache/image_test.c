@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -648,6 +649,7 @@ static void what_is_there_is_not_made_again(void **state)
     struct world w;
     bool fired = true;
     char path[160];
+    struct rlimit all, none;
     struct stat before, now;
     sf_image m;
 
@@ -664,6 +666,12 @@ static void what_is_there_is_not_made_again(void **state)
         assert_int_equal(m.state, fired ? SF_IMAGE_NONE : SF_IMAGE_MAPPED);
         sf__image_cleanup(&m);
     }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = all.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    sf__image_claim(&m, bytes_of(&w));
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_int_equal(m.state, SF_IMAGE_NONE);
     atomic_store(&m.unwanted, true);
     sf__image_claim(&m, bytes_of(&w));
     assert_int_equal(m.state, SF_IMAGE_NONE);
