@@ -237,21 +237,25 @@ static sf_status lose(struct slatedb_scan *s, sf_status rc, sf_error *err)
     return rc;
 }
 
-/* The rows that a source stands at, forwards once the first of them shows, that come before `before` unless that is NULL. */
-static void show_more(struct slatedb_scan *s, sf_scan_source *src, const sf_bytes *before)
+/* The rows that a source stands at, forwards once the first of them shows, that come before `before` unless that is NULL. False: it has passed none
+ * of them. */
+static bool show_more(struct slatedb_scan *s, sf_scan_source *src, const sf_bytes *before)
 {
+    bool passed;
+
     if (!s->many && s->buffer_bytes >= MANY_ROWS_FROM)
         s->many = sf__alloc(alloc_of(s), sizeof(*s->many));
     if (!s->many)
-        return; /* then one at a time, as without memory */
+        return false; /* then one at a time, as without memory */
     s->many->most = s->limit < SF_BLOCK_ROWS_MAX ? (size_t)s->limit : SF_BLOCK_ROWS_MAX;
-    sf__source_rows(src, before, s->many);
+    passed = sf__source_rows(src, before, s->many);
     if (s->many->count == 0)
-        return;
+        return passed;
     s->base.at = SF_SCAN_AT_ROW;
     s->base.rows = s->many->rows;
     s->base.count = s->many->count;
     s->base.owner = src->owner;
+    return true;
 }
 
 /* Rows of the only source, or one step towards one. A key's versions come newest first. */
@@ -277,7 +281,7 @@ static sf_status solo_one(struct slatedb_scan *s, sf_error *err)
     rc = src->new_key ? show(s, src->key, src->value, src->owner, src->flags, err) : SF_OK;
     s->solo_fresh = rc != SF_OK; /* the next step meets a failure again */
     if (s->base.at == SF_SCAN_AT_ROW)
-        show_more(s, src, NULL);
+        (void)show_more(s, src, NULL);
     return rc;
 }
 
@@ -302,9 +306,7 @@ static sf_status show_alone(struct slatedb_scan *s, const sf_bytes *before, sf_e
 
     if (rc != SF_OK)
         return rc; /* the next step meets it again */
-    if (s->io.reverse || s->base.at == SF_SCAN_AT_ROW)
-        show_more(s, top, before);
-    if (s->io.reverse && s->base.at != SF_SCAN_AT_ROW)
+    if ((s->io.reverse || s->base.at == SF_SCAN_AT_ROW) && !show_more(s, top, before) && s->io.reverse)
         return SF_OK;
     rc = sf__merge_taken(&s->merge, s->base.at == SF_SCAN_AT_ROW ? s->base.rows[s->base.count - 1].key : top->key, err);
     if (rc != SF_OK) {

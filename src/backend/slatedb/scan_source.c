@@ -515,10 +515,11 @@ sf_status sf__source_next(sf_scan_source *src, sf_error *err)
     return rc == SF_OK ? settle(src, err) : rc;
 }
 
-void sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out)
+bool sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out)
 {
     const sf_scan_bounds *b = &src->pos.bounds;
     const bool reverse = src->io->reverse;
+    bool passed;
 
     out->max_seq = src->io->shard->view.max_seq;
     out->has_end = src->pos.block == src->pos.last && (reverse ? b->lo.n > 0 || b->lo_excluded : b->has_hi);
@@ -527,8 +528,9 @@ void sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows 
         out->has_end = true;
         out->end = *before;
     }
-    sf__block_cursor_rows(&src->cursor, out);
+    passed = sf__block_cursor_rows(&src->cursor, out);
     src->passed_new_key = out->new_key;
+    return passed;
 }
 
 void sf__source_cleanup(sf_scan_source *src)

@@ -79,9 +79,9 @@ void sf__source_cleanup(sf_scan_source *src);
 sf_status sf__source_resume(sf_scan_source *src, sf_error *err) SF_MUST_USE;
 /* From AT_ROW. After a failure the source is lost. */
 sf_status sf__source_next(sf_scan_source *src, sf_error *err) SF_MUST_USE;
-/* SSTs, AT_ROW: that row and those behind it, which it passes, before `before` in the order of the scan unless that is NULL; backwards there may be none.
- * Keys and values are borrowed until it moves. */
-void sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out);
+/* SSTs, AT_ROW: that row and those behind it, which it passes, before `before` in the order of the scan unless that is NULL; there may be none that show.
+ * Keys and values are borrowed until it moves. False, backwards only: no row shows, and it stays at the one where it is. */
+bool sf__source_rows(sf_scan_source *src, const sf_bytes *before, sf_block_rows *out);
 
 /* From NEEDS_BLOCK after resume, loop thread: the window that has its block, if that is not home yet, is waited for. */
 bool sf__source_wait(sf_scan_source *src, sf_window_waiter *waiter);

@@ -91,7 +91,7 @@ static void check_gets(struct world *w)
 /* One whole scan; a row that is shown has to be the next expected one. */
 static void check_scan(struct world *w, bool reverse, size_t step)
 {
-    sf_scan_range all = {.reverse = reverse};
+    sf_scan_range all = {.reverse = reverse, .limit = UINT64_MAX};
     struct scan_run r;
     sf_error e = SF_ERROR_INIT;
     size_t seen = 0;

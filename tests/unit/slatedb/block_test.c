@@ -384,7 +384,44 @@ static void test_a_directory_of_integers(void **state)
     assert_true(plain_directories > 0);
 }
 
-/* A WAL block: rows in the order they were written. */
+/* Keys that do not show are passed as those that do: else each step of a scan backwards looked at all of them once more. */
+static void test_tombstones_are_passed_together(void **state)
+{
+    static uint8_t keys[100][2];
+    static sf_block_rows out;
+    struct test_row rows[100];
+    struct out o = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 100; i++) {
+        keys[i][0] = 'k';
+        keys[i][1] = (uint8_t)i;
+        rows[i] = (struct test_row){.key = keys[i], .key_len = 2, .seq = 1, .flags = SF_ROW_TOMBSTONE};
+    }
+    for (unsigned version = 1; version <= 2; version++) {
+        sf_block_cursor c;
+        sf_block b;
+
+        build_block(&o, rows, 100, version, 16);
+        assert_int_equal(sf__block_init(&b, out_bytes(&o), version, NULL), SF_OK);
+        sf__block_cursor_init(&c, &sf__allocator_default);
+        sf__block_cursor_set(&c, &b);
+        assert_int_equal(sf__block_cursor_last(&c, NULL), SF_OK);
+        out.max_seq = SF_SEQ_MAX;
+        out.most = SF_BLOCK_ROWS_MAX;
+        assert_true(sf__block_cursor_rows(&c, &out));
+        assert_int_equal(out.count, 0);
+        assert_int_equal(sf__block_cursor_prev(&c, NULL), SF_OK);
+        /* a block in front of it may have versions of the first key */
+        assert_true(c.valid && c.row.key.n == 2 && c.row.key.p[1] == 0);
+        assert_false(sf__block_cursor_rows(&c, &out));
+        assert_int_equal(sf__block_cursor_prev(&c, NULL), SF_OK);
+        assert_false(c.valid);
+        sf__block_cursor_cleanup(&c);
+        out_free(&o);
+    }
+}
+
 /* Files that processes map have directories in them (cache/image_file.h), and each process compares them with those that it makes. So versions of this library that
  * make others need files of other names, else each would remove those of the other. */
 static void test_directories_of_this_version(void **state)
@@ -424,6 +461,7 @@ static void test_directories_of_this_version(void **state)
         fail_msg("directories have changed: raise SF_IMAGE_VERSION, and say 0x%llx here", (unsigned long long)hash);
 }
 
+/* A WAL block: rows in the order they were written. */
 static void test_unsorted_rows_are_walked(void **state)
 {
     struct test_row rows[] = {
@@ -666,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_a_directory_tells_zeroes_from_an_end),
         cmocka_unit_test(test_a_directory_of_integers),
         cmocka_unit_test(test_directories_of_this_version),
+        cmocka_unit_test(test_tombstones_are_passed_together),
         cmocka_unit_test(test_unsorted_rows_are_walked),
         cmocka_unit_test(test_large_blocks),
         cmocka_unit_test(test_malformed_blocks),

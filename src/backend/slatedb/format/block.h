@@ -87,9 +87,10 @@ typedef struct sf_block_rows {
 
 /* Forwards, at a row that shows: that one and those behind it, all of which the cursor passes: up to the end of the block, or as many as
  * there is room for, or up to a row that wants a closer look (damage, a merge operand, out of order, above the end), which the next step
- * meets. Backwards, at a row that may be seen: likewise, but there may be none, and then the cursor stays: a key is passed with all of its
- * versions, and those of the first key of what is decoded together may go on in front of it. Keys and values are valid until the cursor moves. */
-void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out);
+ * meets. Backwards, at a row that may be seen: likewise, but there may be none that show, and a key is passed with all of its versions: those of
+ * the first key of what is decoded together may go on in front of it. Keys and values are valid until the cursor moves. False: no row shows, and the
+ * cursor stays at the one where it is. */
+bool sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out);
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err) SF_MUST_USE;
 /* Last row (oldest version) with a key < `key`, which must not lie in this cursor. */

@@ -442,22 +442,23 @@ static bool versions_back(const sf_block_cursor *c, const sf_block_rows *out, si
     return order < 0 && (!out->has_end || sf_bytes_cmp(section_key(c, *first), out->end) > 0);
 }
 
-static void rows_back(sf_block_cursor *c, sf_block_rows *out)
+static bool rows_back(sf_block_cursor *c, sf_block_rows *out)
 {
-    size_t at = c->section_left, first, shows;
+    size_t first, shows;
+    bool passed = false;
 
     out->count = 0;
     out->new_key = false;
-    for (size_t last = at; versions_back(c, out, last, &first, &shows); last = first - 1) {
+    for (size_t last = c->section_left; versions_back(c, out, last, &first, &shows); last = first - 1) {
         if (shows <= last && !(c->section[shows].row.flags & SF_ROW_TOMBSTONE)) {
             if (out->count == out->most)
                 break;
             out->rows[out->count++] = (sf_row){section_key(c, shows), c->section[shows].row.value};
         }
-        if (out->count > 0)
-            at = first;
+        c->section_left = first;
+        passed = true;
     }
-    c->section_left = at;
+    return passed;
 }
 
 sf_status sf__block_cursor_last(sf_block_cursor *c, sf_error *err)
@@ -502,11 +503,11 @@ sf_status sf__block_cursor_prev(sf_block_cursor *c, sf_error *err)
     return step_back(c, err);
 }
 
-void sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
+bool sf__block_cursor_rows(sf_block_cursor *c, sf_block_rows *out)
 {
     assert(c->valid && out->most <= SF_BLOCK_ROWS_MAX);
     if (c->backwards)
-        rows_back(c, out);
-    else
-        rows_forth(c, out);
+        return rows_back(c, out);
+    rows_forth(c, out);
+    return true;
 }
