@@ -34,8 +34,8 @@ strip = 'true'
 pkg-config = ['pkg-config', '--static']
 [built-in options]
 b_pie = true
-c_args = ['-I$libs/include', '-ffunction-sections', '-fdata-sections']
-cpp_args = ['-I$libs/include', '-ffunction-sections', '-fdata-sections']
+c_args = ['-I$libs/include', '-I$tmp/include', '-ffunction-sections', '-fdata-sections']
+cpp_args = ['-I$libs/include', '-I$tmp/include', '-ffunction-sections', '-fdata-sections']
 c_link_args = ['-L$libs/lib', '-lc++', '-s', '-Wl,--gc-sections']
 cpp_link_args = ['-L$libs/lib', '-s', '-Wl,--gc-sections']
 [properties]
@@ -53,6 +53,9 @@ for python in "${pythons[@]}"; do
     venv=$PWD/.cache/wheel/python-$version
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $(grep -hE '^(meson|meson-python|build)==' tools/requirements-{build,wheel}.txt)
+    # Debian's Pythons have what depends on the machine below /usr/include, where Zig does not look.
+    beside=/usr/include/$(uname -m)-linux-gnu/$(basename "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')")
+    if [ -d "$beside" ]; then mkdir -p "$tmp/include/$machine-linux-gnu" && ln -sfn "$beside" "$tmp/include/$machine-linux-gnu/"; fi
     raw=$tmp/$version
     mkdir -p "$raw/packed"
     # What sysconfig says of the Python that runs the build, said of the machine that the wheel is for.
