@@ -251,13 +251,27 @@ static bool check_way(struct doctor *d, const sf_error *e)
 /* ------------------------------------------------------------------ reading
  * --------------------------------------- */
 
+/* It may have been deleted. */
+static void tell_no_pointer(struct doctor *d)
+{
+    sf_error e = SF_ERROR_INIT;
+    struct publications p;
+
+    if (session_history(d->c, 1, &p, &e) == SF_OK && p.count > 0)
+        tell(d, CHECK_POINTER, DIAGNOSIS_FAILED,
+             "there is no %s/%s, but snapshots: shardy rollback --offset 0 makes it", d->root, d->pointer);
+    else
+        tell(d, CHECK_POINTER, d->writes ? DIAGNOSIS_WARNING : DIAGNOSIS_FAILED,
+             "nothing is published here: there is no %s/%s", d->root, d->pointer);
+    session_history_free(&p);
+}
+
 static void check_pointer(struct doctor *d, const sf_error *e)
 {
     if (e->code == SF_OK)
         tell(d, CHECK_POINTER, DIAGNOSIS_OK, "%zu bytes", d->current.data.n);
     else if (e->code == SF_NOT_FOUND)
-        tell(d, CHECK_POINTER, d->writes ? DIAGNOSIS_WARNING : DIAGNOSIS_FAILED,
-             "nothing is published here: there is no %s/%s", d->root, d->pointer);
+        tell_no_pointer(d);
     else
         tell(d, CHECK_POINTER, DIAGNOSIS_FAILED, "%s", e->message);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,3 +320,10 @@ def test_policies_allow_what_is_asked_and_no_more(purpose: str, lines: list[str]
     policy = json.loads(shardy("doctor", "--policy", purpose, env=env).stdout)
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
     assert asked == allowed - not_every_time
+
+
+def test_a_pointer_that_was_deleted(server: S3Server) -> None:
+    shutil.copytree(folder_of("history-three-runs"), server.folder / "scratch" / "gone", ignore=shutil.ignore_patterns("_CURRENT"))
+    done = shardy("-o", "text", "doctor", env=server.environment | {"SHARDY_CURRENT": "s3://scratch/gone/_CURRENT"})
+    assert done.returncode == 1
+    assert "there is no s3://scratch/gone/_CURRENT, but snapshots: shardy rollback --offset 0 makes it\n" in done.stdout
