@@ -269,10 +269,10 @@ void json_text(struct json *j, const char *name, const char *text)
         json_raw(j, name, NULL);
 }
 
-void json_raw(struct json *j, const char *name, const char *text)
+void json_raw(struct json *j, const char *name, const char *json_or_null)
 {
     next_member(j, name);
-    put_json(j->to, text);
+    put_json(j->to, json_or_null);
 }
 
 void json_uint(struct json *j, const char *name, uint64_t v)
