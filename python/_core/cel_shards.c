@@ -167,8 +167,8 @@ static PyMethodDef shards_methods[] = {
     {"place", ALONE(shards_place), METH_VARARGS,
      "place($self, key, context=None, /)\n--\n\nThe provisional number of a row's shard."},
     {"place_arrow", ALONE(shards_place_arrow), METH_VARARGS,
-     "place_arrow($self, records, key_col, before=0, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have. So "
-     "many rows came before, for\nmessages."},
+     "place_arrow($self, records, key_col, before=0, leave_out=False, /)\n--\n\nThe provisional numbers that the rows of an Arrow stream have. So "
+     "many rows came before, for\nmessages. `leave_out`: rows that have none are passed over."},
     {"seal", ALONE(shards_seal), METH_VARARGS,
      "seal($self, seen, count, /)\n--\n\nAll rows are there, with these numbers below `count`: how many "
      "shards, and the manifest's text. "
