@@ -129,7 +129,7 @@ def same_names() -> list[str]:
 def main() -> int:
     errors = circles() + python_circles() + core_circles() + same_names()
     for top in ("src", "cli", "python", "examples"):
-        for file in sorted((ROOT / top).rglob("*.[ch]*")):
+        for file in sorted(f for f in (ROOT / top).rglob("*.[ch]*") if f.suffix in (".c", ".h", ".cpp", ".hpp")):  # no .cpython-311.pyc
             name = file.relative_to(ROOT).as_posix()
             mine = layer_of(name.removeprefix("src/")) if top == "src" else None
             for include in INCLUDE.findall(file.read_text()):
