@@ -143,3 +143,37 @@ sf_status sf__fail_errno(sf_error *err, int e, sf_status otherwise, const char *
     va_end(args);
     return sf_fail(err, otherwise, "%s: %s%s", what, strerror_r(e, text, sizeof(text)), advice);
 }
+
+/* ------------------------------------------------------------------ all bytes ------------------------------------ */
+
+bool sf__pread_all(int fd, void *to, size_t n, uint64_t off)
+{
+    for (uint8_t *p = to; n > 0;) {
+        ssize_t got = pread(fd, p, n, (off_t)off);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        p += got;
+        n -= (size_t)got;
+        off += (uint64_t)got;
+    }
+    return true;
+}
+
+int sf__pwrite_all(int fd, sf_bytes b, uint64_t off)
+{
+    while (b.n > 0) {
+        ssize_t put = pwrite(fd, b.p, b.n, (off_t)off);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return put < 0 ? errno : EIO;
+        b.p += put;
+        b.n -= (size_t)put;
+        off += (uint64_t)put;
+    }
+    return 0;
+}

@@ -16,6 +16,11 @@ int sf__fd_let_go(int fd);
 /* From now on around every fork() too: libuv opens in the child. Call it when libuv has registered its own handler. */
 void sf__std_fds_hold_at_fork(void);
 
+/* pread(2) and pwrite(2) for all bytes, at a place. The first is false where the file ends too early, as well; the second is 0, or the error
+ * number. */
+bool sf__pread_all(int fd, void *to, size_t n, uint64_t off);
+int sf__pwrite_all(int fd, sf_bytes b, uint64_t off);
+
 /* 0 when `count` more (at most SF_FD_PROBE_MAX) may be had at this moment, else the error number: for libraries that abort where
  * they get none, or say something else. */
 #define SF_FD_PROBE_MAX 16u

@@ -136,24 +136,6 @@ static int open_file(const sf_disk_cache *c, uint64_t number, int flags)
     return SF_FD(openat(c->folder, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
 }
 
-static bool read_all(int fd, void *to, size_t n, uint64_t off)
-{
-    uint8_t *p = to;
-
-    while (n > 0) {
-        ssize_t got = pread(fd, p, n, (off_t)off);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        p += got;
-        n -= (size_t)got;
-        off += (uint64_t)got;
-    }
-    return true;
-}
-
 static bool write_all(int fd, struct iovec *v, int n, uint64_t off)
 {
     while (n > 0) {
@@ -466,8 +448,8 @@ static void file_look(sf_disk_cache *c, struct disk_file *f, uint16_t no)
     while (more && f->slots < f->f.slots) {
         uint32_t n = f->f.slots - f->slots < SLOTS_AT_ONCE ? f->f.slots - f->slots : SLOTS_AT_ONCE;
 
-        if (!read_all(f->fd, slots, (size_t)n * SF_EXTENT_FILE_SLOT,
-                      SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
+        if (!sf__pread_all(f->fd, slots, (size_t)n * SF_EXTENT_FILE_SLOT,
+                           SF_EXTENT_FILE_UNIT + (uint64_t)f->slots * SF_EXTENT_FILE_SLOT))
             return;
         entries_reserve(c, n);
         sf_mutex_lock(&c->lock);
@@ -492,7 +474,7 @@ static bool file_is_ours(int fd, sf_extent_file *f)
     struct stat st;
 
     return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && sf__is_private(&st) && st.st_nlink > 0 && st.st_size > 0 &&
-           read_all(fd, header, sizeof(header), 0) &&
+           sf__pread_all(fd, header, sizeof(header), 0) &&
            sf__extent_file_decode(f, sf_bytes_of(header, sizeof(header)), (uint64_t)st.st_size);
 }
 
@@ -587,7 +569,7 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* What lies in the folder: numbers, ascending; at most MAX_FILES. *bytes of all, with what others map (image.h); *next: a number above all. */
+/* What lies in the folder: numbers, ascending; at most MAX_FILES. *bytes of all; *next: a number above all. */
 static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES], uint64_t *bytes, uint64_t *next)
 {
     int fd = SF_FD(openat(c->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -615,7 +597,6 @@ static unsigned folder_list(const sf_disk_cache *c, uint64_t numbers[MAX_FILES],
         *bytes += (uint64_t)st.st_size;
     }
     closedir(d);
-    *bytes += sf__image_folder_bytes(c->folder);
     qsort(numbers, n, sizeof(*numbers), by_number);
     if (*next > LAST_NUMBER) { /* by a name that somebody has made: then the first that is free */
         *next = 1;
@@ -639,6 +620,7 @@ static void look(sf_disk_cache *c)
 {
     uint64_t numbers[MAX_FILES], bytes, next;
     unsigned n = folder_list(c, numbers, &bytes, &next);
+    const uint64_t mapped = sf__image_folder_bytes(c->folder); /* by others, too (image.h) */
 
     for (unsigned i = 0; i < MAX_FILES; i++)
         if (c->files[i])
@@ -659,9 +641,9 @@ static void look(sf_disk_cache *c)
             if (c->files[no] && c->files[no]->number == numbers[i] && c->files[no] != c->own)
                 file_look(c, c->files[no], (uint16_t)no);
     sf_mutex_lock(&c->lock);
-    c->old_below = bytes + c->file_bytes > c->max_bytes && n >= 4 ? numbers[n / 4] : 0;
+    c->old_below = bytes + mapped + c->file_bytes > c->max_bytes && n >= 4 ? numbers[n / 4] : 0;
     sf_mutex_unlock(&c->lock);
-    atomic_store_explicit(&c->mapped_bytes, sf__image_folder_bytes(c->folder), memory_order_relaxed);
+    atomic_store_explicit(&c->mapped_bytes, mapped, memory_order_relaxed);
     c->looked_ns = sf__clock_mono_ns();
 }
 
@@ -726,6 +708,7 @@ static bool make_room(const sf_disk_cache *c, uint64_t more, uint64_t *next)
     uint64_t numbers[MAX_FILES], bytes;
     unsigned n = folder_list(c, numbers, &bytes, next);
 
+    bytes += sf__image_folder_bytes(c->folder);
     for (unsigned i = 0; i < n && bytes + more > c->max_bytes; i++) {
         struct stat st;
         char name[32];

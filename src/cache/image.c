@@ -59,15 +59,6 @@ static uint64_t most_bytes(const sf_image *m)
     return half < SF_IMAGE_MAX_BYTES ? half : SF_IMAGE_MAX_BYTES;
 }
 
-/* Whether the name still is that file's. */
-static bool is_named(int folder, const char *name, int fd)
-{
-    struct stat mine, there;
-
-    return fstat(fd, &mine) == 0 && fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-           mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
-}
-
 static bool is_ours(int fd, struct stat *st)
 {
     return fstat(fd, st) == 0 && S_ISREG(st->st_mode) && sf__is_private(st) && st->st_size >= 0;
@@ -80,22 +71,6 @@ enum verdict { GOOD, BAD, UNKNOWN /* for want of memory, or of time */ };
 static bool goes_on(const sf_image *m)
 {
     return !atomic_load_explicit(&m->unwanted, memory_order_relaxed) && sf__clock_mono_ns() < m->deadline_ns;
-}
-
-static bool read_all(int fd, void *to, size_t n, uint64_t off)
-{
-    for (uint8_t *p = to; n > 0;) {
-        ssize_t got = pread(fd, p, n, (off_t)off);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        p += got;
-        n -= (size_t)got;
-        off += (uint64_t)got;
-    }
-    return true;
 }
 
 /* Reads and checks all blocks. By reading, since what the disk cannot read is then an error. */
@@ -121,7 +96,7 @@ static enum verdict check_blocks(const sf_image *m, const sf_image_file *f, int 
         }
         if (!scratch || !goes_on(m))
             verdict = UNKNOWN;
-        else if (!read_all(fd, scratch, slot.len, slot.at) ||
+        else if (!sf__pread_all(fd, scratch, slot.len, slot.at) ||
                  !sf__image_block_check(f, i, &slot, sf_bytes_of(scratch, slot.len)) ||
                  !m->holds(m->ctx, i, (const sf_buf *)scratch))
             verdict = BAD;
@@ -139,13 +114,13 @@ static enum verdict check(const sf_image *m, int fd, uint64_t *bytes)
     sf_image_file f;
     struct stat st;
 
-    if (!is_ours(fd, &st) || !read_all(fd, header, sizeof(header), 0) ||
+    if (!is_ours(fd, &st) || !sf__pread_all(fd, header, sizeof(header), 0) ||
         !sf__image_file_decode(&f, sf_bytes_of(header, sizeof(header)), (uint64_t)st.st_size, m->object, m->blocks))
         return BAD;
     slots = sf__alloc(m->alloc, slot_bytes);
     if (!slots)
         return UNKNOWN;
-    verdict = read_all(fd, slots, slot_bytes, SF_IMAGE_UNIT) &&
+    verdict = sf__pread_all(fd, slots, slot_bytes, SF_IMAGE_UNIT) &&
                       sf__image_slots_hash(&f, sf_bytes_of(slots, slot_bytes)) == f.slots_hash
                   ? check_blocks(m, &f, fd, slots)
                   : BAD;
@@ -173,7 +148,7 @@ static bool try_map(sf_image *m)
         m->state = SF_IMAGE_MAPPED;
         (void)!futimens(fd, NULL); /* it was used now; where that is not ours to say, it goes earlier */
     }
-    if (verdict == BAD && is_named(folder_of(m), name, fd))
+    if (verdict == BAD && sf__image_folder_names(folder_of(m), name, fd))
         unlinkat(folder_of(m), name, 0);
     close(fd);
     return verdict == BAD;
@@ -208,7 +183,7 @@ static void try_lock(sf_image *m)
         m->making = -1;
         return;
     }
-    if (is_named(folder, name, m->making) && fstat(m->making, &st) == 0) {
+    if (sf__image_folder_names(folder, name, m->making) && fstat(m->making, &st) == 0) {
         if (st.st_size == 0)
             return;
         unlinkat(folder, name, 0);
@@ -271,26 +246,10 @@ struct writer {
     uint64_t unsynced; /* bytes before them */
 };
 
-static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t off)
-{
-    while (n > 0) {
-        ssize_t put = pwrite(fd, p, n, (off_t)off);
-
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        p += put;
-        n -= (size_t)put;
-        off += (uint64_t)put;
-    }
-    return true;
-}
-
 /* What the disk does not take is noticed here, and not when the page is read again. A part at a time, so that whoever waits for it can stop it. */
 static bool write_some(struct writer *w, const void *p, size_t n)
 {
-    bool ok = write_all(w->image->making, p, n, w->at);
+    bool ok = sf__pwrite_all(w->image->making, sf_bytes_of(p, n), w->at) == 0;
 
     w->at += n;
     w->unsynced += n;
@@ -367,8 +326,8 @@ static bool put_head(struct writer *w)
 
     w->f.slots_hash = sf__image_slots_hash(&w->f, sf_bytes_of(w->slots, slot_bytes));
     sf__image_file_encode(&w->f, header);
-    return w->at == w->f.bytes && write_all(m->making, w->slots, slot_bytes, SF_IMAGE_UNIT) &&
-           write_all(m->making, header, sizeof(header), 0) && fdatasync(m->making) == 0;
+    return w->at == w->f.bytes && sf__pwrite_all(m->making, sf_bytes_of(w->slots, slot_bytes), SF_IMAGE_UNIT) == 0 &&
+           sf__pwrite_all(m->making, sf_bytes_of(header, sizeof(header)), 0) == 0 && fdatasync(m->making) == 0;
 }
 
 /* Of all of the file. */

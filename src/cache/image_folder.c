@@ -24,6 +24,14 @@ struct found {
     int64_t used_us; /* it */
 };
 
+bool sf__image_folder_names(int folder, const char *name, int fd)
+{
+    struct stat mine, there;
+
+    return fstat(fd, &mine) == 0 && fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+           mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+}
+
 /* Whoever writes it has it locked. */
 static bool sweep(int folder, const char *name)
 {
@@ -31,10 +39,7 @@ static bool sweep(int folder, const char *name)
     bool swept = false;
 
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        struct stat mine, there;
-
-        swept = fstat(fd, &mine) == 0 && fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-                mine.st_ino == there.st_ino && mine.st_dev == there.st_dev && unlinkat(folder, name, 0) == 0;
+        swept = sf__image_folder_names(folder, name, fd) && unlinkat(folder, name, 0) == 0;
         flock(fd, LOCK_UN);
     }
     if (fd >= 0)

@@ -14,5 +14,7 @@ uint64_t sf__image_folder_bytes(int folder);
 /* Those go that were mapped the longest ago, but for those that were since `since_us` (sf__clock_files_us()), until the others and `more` bytes are within `most`, and what nobody
  * writes any more. False: they are not. */
 bool sf__image_folder_shrink(int folder, uint64_t more, uint64_t most, int64_t since_us);
+/* Whether the name still is that file's. */
+bool sf__image_folder_names(int folder, const char *name, int fd);
 
 #endif

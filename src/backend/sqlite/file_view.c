@@ -27,19 +27,3 @@ sf_file_view sf__file_view_of(int fd, uint64_t size)
 {
     return (sf_file_view){.size = size, .read = read_fd, .ctx = (void *)(intptr_t)fd};
 }
-
-int sf__pwrite_all(int fd, sf_bytes b, uint64_t off)
-{
-    while (b.n > 0) {
-        ssize_t n = pwrite(fd, b.p, b.n, (off_t)off);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno;
-        b.p += n;
-        b.n -= (size_t)n;
-        off += (uint64_t)n;
-    }
-    return 0;
-}

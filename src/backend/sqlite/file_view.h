@@ -15,7 +15,5 @@ typedef struct sf_file_view {
 /* The first `size` bytes of a local file, by its descriptor, which stays the caller's. Any number of threads. Not mapped: a file
  * that somebody cuts short fails a read, but not the process, and does not count as memory of it. */
 sf_file_view sf__file_view_of(int fd, uint64_t size);
-/* write(2) for all bytes, at a place. 0, or the error number. */
-int sf__pwrite_all(int fd, sf_bytes b, uint64_t off);
 
 #endif

@@ -1,6 +1,5 @@
 #include "backend/sqlite/page_writer.h"
 
-#include "backend/sqlite/file_view.h"
 #include "base/fd.h"
 #include "base/temp_file.h"
 
