@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/grow.h"
+#include "writer/partition.h"
 
 struct py_cel_shards {
     PyObject_HEAD
@@ -58,7 +59,7 @@ static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error
     const struct place_rows *p = ctx;
 
     (void)key;
-    if (!p->leave_out || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE))
+    if (!p->leave_out || !sf__row_is_bad(rc))
         return rc;
     sf_error_clear(err);
     return SF_OK;

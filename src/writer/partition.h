@@ -33,6 +33,12 @@ typedef struct sf_placed_row {
 sf_status sf__partition_place(const sf_partition *p, const sf_key *key, sf_bytes value, uint64_t number,
                               sf_placed_row *out, sf_error *err) SF_MUST_USE;
 
+/* Whether a failure is the row's own, so that the others may go on without it. */
+static inline bool sf__row_is_bad(sf_status rc)
+{
+    return rc == SF_BAD_ROW || rc == SF_NO_ROUTE;
+}
+
 /* Whether a row that was placed elsewhere may be stored, and belongs where it was placed; of CEL that cannot be told. `type` is that
  * of the key as the user has it. Failures as above, and SF_NO_ROUTE. */
 sf_status sf__partition_check(const sf_partition *p, const sf_placed_row *row, sf_key_type type, sf_bytes value,

@@ -184,7 +184,7 @@ static sf_status refuse_row(void *ctx, const sf_key *key, sf_status rc, sf_error
     sf_shuffle *s = ctx;
 
     (void)key;
-    if (!s->leaves_out || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE))
+    if (!s->leaves_out || !sf__row_is_bad(rc))
         return rc;
     sf_error_clear(err);
     sf__shuffle_leave_out(s, 1);

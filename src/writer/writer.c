@@ -345,7 +345,7 @@ sf_status sf__writer_leave_out(sf_writer *w, sf_error *err)
 /* A row failed with `rc`: SF_OK when it is left out, as the user wants. `key` may be NULL, `err` not. */
 static sf_status bad_row(sf_writer *w, const sf_key *key, sf_bytes value, sf_status rc, sf_error *err)
 {
-    if (!w->options.on_bad_row || (rc != SF_BAD_ROW && rc != SF_NO_ROUTE) ||
+    if (!w->options.on_bad_row || !sf__row_is_bad(rc) ||
         !w->options.on_bad_row(w->options.on_bad_row_ctx, sf__writer_row_number(w), key, value, err))
         return rc;
     *err = (sf_error)SF_ERROR_INIT;
